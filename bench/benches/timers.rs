@@ -86,6 +86,11 @@ impl Calls {
         self.clock.call_later(delay, move || made.set(made.get() + 1))
     }
 
+    /// Makes a turn at the present time, so that new calls enter the heap.
+    fn turn(&self) {
+        self.clock.advance(Duration::ZERO);
+    }
+
     fn schedule(&mut self) -> (Duration, usize) {
         let delays: Vec<_> = (0..BATCH).map(|_| (self.random.delay(), Rc::clone(&self.made))).collect();
         let mut new = Vec::with_capacity(BATCH);
@@ -93,6 +98,7 @@ impl Calls {
             for (delay, made) in delays {
                 new.push(self.clock.call_later(delay, move || made.set(made.get() + 1)));
             }
+            self.turn();
         });
         for call in new {
             call.cancel().expect("the call is pending");
@@ -103,6 +109,7 @@ impl Calls {
     /// Cancels the newest calls, in the order in which they were scheduled.
     fn cancel_new(&mut self) -> (Duration, usize) {
         let new: Vec<_> = (0..BATCH).map(|_| self.later()).collect();
+        self.turn();
         (cancel(new), BATCH)
     }
 
@@ -114,6 +121,7 @@ impl Calls {
                 std::mem::replace(&mut self.pending[index], new)
             })
             .collect();
+        self.turn();
         (cancel(chosen), BATCH)
     }
 
@@ -179,6 +187,11 @@ impl Sleeps {
     fn later(&mut self) -> Pin<Box<Sleep>> {
         let _guard = self.runtime.enter();
         registered(self.random.delay())
+    }
+
+    /// Makes a turn at the present time, so that new calls enter the heap.
+    fn turn(&self) {
+        self.clock.advance(Duration::ZERO);
     }
 
     fn schedule(&mut self) -> (Duration, usize) {

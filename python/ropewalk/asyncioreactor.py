@@ -1,7 +1,8 @@
 """
 L{AsyncioRopewalkReactor}: Twisted and asyncio in one thread, on one engine.
 
-asyncio's own C{SelectorEventLoop} runs on a selector that is the engine: its C{select} is a turn.
+asyncio's own C{SelectorEventLoop} runs on a selector that is the engine: its C{select} makes turns
+until asyncio has something to do.
 So Twisted's connections and timers are native, and asyncio has all that its loop has: streams,
 executors, subprocesses, signal handlers. asyncio's own transports stay those of the standard
 library.
@@ -47,7 +48,6 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
 
     def __init__(self, backend: Optional[str] = None) -> None:
         super().__init__(backend)
-        self._engine.answers_asyncio = True
         self._asyncioEventloop = Loop(self)
         asyncio.set_event_loop(self._asyncioEventloop)
 
@@ -62,7 +62,7 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
 
     def mainLoop(self) -> None:
         """
-        Run asyncio's loop, each step of which is a turn of the engine.
+        Run asyncio's loop, each step of which makes turns of the engine.
 
         C{SystemExit} and C{KeyboardInterrupt} in a callback of asyncio leave it, as they do there.
         """
@@ -113,11 +113,29 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self, reactor: AsyncioRopewalkReactor) -> None:
         super().__init__(_EngineSelector(reactor))
+        self._asks = reactor._engine.asyncio_asks
+        # The loop appends to this queue, and never replaces it.
+        reactor._engine.serve_asyncio(self._ready)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """
+        Call a function at a time of this loop.
+        """
+        # A turn of the engine that is under way knows an earlier deadline.
+        self._asks()
+        return super().call_at(when, callback, *args, context=context)
+
+    def stop(self) -> None:
+        """
+        Return from C{run_forever}.
+        """
+        self._asks()
+        super().stop()
 
 
 class _EngineSelector(selectors.BaseSelector):
     """
-    A selector whose C{select} is a turn of the engine.
+    A selector whose C{select} makes turns of the engine.
     """
 
     def __init__(self, reactor: AsyncioRopewalkReactor) -> None:
@@ -166,7 +184,7 @@ class _EngineSelector(selectors.BaseSelector):
 
     def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._ready.clear()
-        self._reactor._engine.turn(timeout)
+        self._reactor._engine.turns_for_asyncio(timeout, self._ready)
         ready = [(registration.key, events) for registration, events in self._ready.items()]
         return [(key, events & key.events) for key, events in ready if events & key.events]
 

@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python import failure, log
 
 from ropewalk import _tcp, _unix
-from ropewalk._native import DelayedCall, Engine
+from ropewalk._native import DelayedCall, Engine, callLater
 from ropewalk.accelerate import chosen, on
 
 __all__ = ["RopewalkReactor", "install"]
@@ -69,6 +69,7 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         self._continuousPolling = posixbase._ContinuousPolling(self)
         # An attribute of the instance, so that it costs no frame; programs may replace it.
         self.seconds = self._ownSeconds = self._engine.seconds
+        self._engine.schedules_by(self._ownSeconds, base.DelayedCall)
         # By its name: a subclass has other reactors of Twisted's behind this class.
         posixbase.PosixReactorBase.__init__(self)
 
@@ -151,20 +152,20 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
 
     # Timers
 
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> DelayedCall:
+    # A native method, which schedules most calls itself.
+    callLater = callLater
+
+    def _callLater(self, delay: Any, callable: Callable[..., Any], *args: object, **kw: object) -> DelayedCall:
         """
-        Call a function later.
-
-        @param delay: in seconds.
-
-        @return: L{IDelayedCall<twisted.internet.interfaces.IDelayedCall>}.
+        Schedule a call that needs more than a timer of the engine.
         """
         assert delay >= 0, f"{delay} is not greater than or equal to 0 seconds"
-        special = None
-        if self.seconds is not self._ownSeconds or base.DelayedCall.debug:
-            clock = None if self.seconds is self._ownSeconds else self.seconds
-            special = (clock, format_stack()[:-1] if base.DelayedCall.debug else None)
-        return self._engine.call_later(delay, callable, args, kw or None, special)
+        clock = None if self.seconds is self._ownSeconds else self.seconds
+        creator = format_stack()[:-1] if base.DelayedCall.debug else None
+        return self._engine.call_later(delay, callable, args, kw or None, (clock, creator))
+
+    # The name that errors have.
+    _callLater.__name__, _callLater.__qualname__ = "callLater", "RopewalkReactor.callLater"
 
     def getDelayedCalls(self) -> list[DelayedCall]:
         """

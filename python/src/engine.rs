@@ -16,16 +16,17 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use ropewalk::reactor::Interest;
 use ropewalk::{BackendKind, Clock};
 
+use crate::call_later::Usual;
 use crate::conn::Conn;
 use crate::gil::Gil;
 use crate::state::{State, duration, this_thread};
 use crate::table::Table;
-use crate::timers::DelayedCall;
+use crate::timers::{DelayedCall, Special};
 
 /// The event loop below a `RopewalkReactor`. Programs use the reactor.
 #[pyclass(frozen, module = "ropewalk._native")]
@@ -55,16 +56,32 @@ impl Engine {
         self.state.get(py).engine.backend().name()
     }
 
-    /// True if an event loop of asyncio makes the turns. A call of phase 1 or 2 may give that loop
-    /// work of which the engine does not know. So the turn does not wait behind such a call.
-    #[getter]
-    fn answers_asyncio(&self, py: Python<'_>) -> bool {
-        self.state.get(py).answers_asyncio.get()
+    /// Lets an event loop of asyncio make the turns, by `turns_for_asyncio`. `ready` is its queue
+    /// of callbacks.
+    fn serve_asyncio(&self, py: Python<'_>, ready: Py<PyAny>) {
+        let earlier = self.state.get(py).asyncio.replace(Some(ready));
+        drop(earlier);
     }
 
-    #[setter]
-    fn set_answers_asyncio(&self, py: Python<'_>, answers: bool) {
-        self.state.get(py).answers_asyncio.set(answers);
+    /// Tells that the event loop of asyncio has work which is not in its queue.
+    fn asyncio_asks(&self, py: Python<'_>) {
+        self.state.get(py).asyncio_asks.set(true);
+    }
+
+    /// Makes turns until asyncio has something to do: a callback in its queue, an event in
+    /// `events`, other work (`asyncio_asks`), or a timer, which is due in `timeout` seconds.
+    fn turns_for_asyncio(&self, py: Python<'_>, timeout: Option<f64>, events: &Bound<'_, PyDict>) -> PyResult<()> {
+        let state = Rc::clone(self.state.get(py));
+        state.asyncio_asks.set(false);
+        let mut longest = timeout.map(duration);
+        let until = longest.map(|longest| state.engine.seconds().saturating_add(longest));
+        loop {
+            state.turn(py, longest)?;
+            longest = until.map(|until| until.saturating_sub(state.engine.seconds()));
+            if longest.is_some_and(|left| left.is_zero()) || !events.is_empty() || state.asyncio_has_work(py) {
+                return Ok(());
+            }
+        }
     }
 
     /// Begins a run on this thread.
@@ -127,28 +144,33 @@ impl Engine {
         self.state.get(py).seconds()
     }
 
-    /// Schedules `call(*args, **kw)` in `delay` seconds. `special` is a pair for calls that need
-    /// it: a function that replaces `seconds`, and the stack of the caller. Both may be None.
-    fn call_later<'py>(
+    /// Tells `callLater` the reactor's own `seconds`, and Twisted's class of delayed calls.
+    fn schedules_by(&self, py: Python<'_>, seconds: Py<PyAny>, twisted: Py<PyType>) {
+        let earlier = self.state.get(py).usual.replace(Some(Usual { seconds, twisted }));
+        drop(earlier);
+    }
+
+    /// Schedules `call(*args, **kw)` in `delay` seconds, for a call that may need more:
+    /// `special` is a clock that replaces `seconds`, and the stack of the caller. Both may be None.
+    fn call_later(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         delay: f64,
         call: Py<PyAny>,
         args: Py<PyTuple>,
         kw: Option<Py<PyDict>>,
-        special: Option<Special<'py>>,
+        special: (Option<Py<PyAny>>, Option<Py<PyAny>>),
     ) -> PyResult<Py<DelayedCall>> {
-        let state = self.state.get(py);
-        let (clock, creator) = special.unwrap_or_default();
+        let (clock, creator) = special;
         let clock = match clock {
             Some(clock) => {
-                let time = clock.call0()?.extract::<f64>()? + delay;
-                Some((clock.unbind(), time))
+                let time = clock.call0(py)?.extract::<f64>(py)? + delay;
+                Some((clock, time))
             }
             None => None,
         };
-        let made = DelayedCall::schedule(py, state, duration(delay), (call, args, kw), clock, creator)?;
-        Ok(made)
+        let special = Box::new(Special { clock, creator });
+        DelayedCall::schedule(py, self.state.get(py), duration(delay), (call, args, kw), Some(special))
     }
 
     /// Makes a call in the next turn, behind all that are due by now. It is no call of the program:
@@ -164,7 +186,7 @@ impl Engine {
                 if let Some(Err(error)) = due.map(|call| call.call0(py)) {
                     state.raise(error);
                 }
-                state.called();
+                state.called(py);
             });
         });
     }
@@ -228,6 +250,12 @@ impl Engine {
         if let Ok(soon) = state.soon.try_borrow() {
             soon.iter().try_for_each(|call| visit.call(call))?;
         }
+        if let Ok(usual) = state.usual.try_borrow() {
+            usual.iter().try_for_each(|usual| usual.traverse(&visit))?;
+        }
+        if let Ok(asyncio) = state.asyncio.try_borrow() {
+            visit.call(&*asyncio)?;
+        }
         state.watches.traverse(visit)
     }
 
@@ -237,7 +265,8 @@ impl Engine {
         let timers = state.timers.replace(Table::new());
         let soon = state.soon.replace(Table::new());
         let connections = state.connections.replace(Table::new());
-        drop((reactor, timers, soon, connections));
+        let (usual, asyncio) = (state.usual.take(), state.asyncio.take());
+        drop((reactor, timers, soon, connections, usual, asyncio));
         state.contexts.clear();
         state.watches.clear();
     }
@@ -253,6 +282,3 @@ impl Engine {
         self.state.get(py)
     }
 }
-
-/// The clock of a delayed call, and the stack of its creator.
-type Special<'py> = (Option<Bound<'py, PyAny>>, Option<Py<PyAny>>);

@@ -15,14 +15,17 @@
 //! interpreter turns its GIL on.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use pyo3::exceptions::PyValueError;
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
-use pyo3::{ffi, intern};
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{Borrowed, ffi, intern};
 
 /// A value of one thread, for whichever thread holds the GIL.
 #[derive(Debug)]
@@ -109,6 +112,91 @@ pub(crate) fn call_method<'py>(
     unsafe {
         let result = ffi::PyObject_CallMethodObjArgs(object.as_ptr(), name.as_ptr(), argument.as_ptr(), end);
         Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}
+
+/// A method with any arguments, which it finds on the stack of the caller.
+///
+/// pyo3 makes a tuple and a dictionary for a method with `*args` and `**kw`, ahead of each call.
+pub(crate) trait Method {
+    const NAME: &'static CStr;
+    /// The signature for `inspect`, as CPython writes it, and the text for `help`.
+    const DOC: &'static CStr;
+
+    /// Makes the call. The values of the keywords stand behind the positional arguments, in the
+    /// order of `keywords`.
+    fn call(
+        slf: &Bound<'_, PyAny>,
+        arguments: &[Borrowed<'_, '_, PyAny>],
+        keywords: Option<&Bound<'_, PyTuple>>,
+    ) -> PyResult<Py<PyAny>>;
+}
+
+/// Makes the method, for any class that has it among its attributes.
+pub(crate) fn method<M: Method>(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let class = py.get_type::<PyAny>();
+    let definition = Box::new(ffi::PyMethodDef {
+        ml_name: M::NAME.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: called::<M> },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: M::DOC.as_ptr(),
+    });
+    #[allow(unsafe_code, reason = "pyo3 has another calling convention for such a method")]
+    // SAFETY: the class is `object`, which is live, and the caller holds the GIL. The definition
+    // and its texts live for good, and the flags are those of its function. The result is a new
+    // reference, or null with an exception set.
+    unsafe {
+        let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), Box::into_raw(definition));
+        Bound::from_owned_ptr_or_err(py, method)
+    }
+}
+
+/// Returns the `__dict__` of an object.
+#[inline]
+pub(crate) fn attributes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    #[allow(unsafe_code, reason = "the attribute `__dict__` is found by a search through the classes")]
+    // SAFETY: the object is live, and its `Bound` proves that the GIL is held. Null is allowed for
+    // the context. The result is a new reference, or null with an exception set.
+    let attributes = unsafe {
+        let found = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
+        Bound::from_owned_ptr_or_err(object.py(), found)?
+    };
+    Ok(attributes.cast_into()?)
+}
+
+#[allow(unsafe_code, reason = "Python calls it")]
+// SAFETY: Python calls it by the definition in `method` alone, with these promises: the GIL is
+// held; `slf` is an object; `names` is null or a tuple
+// of the names of the keywords; behind `arguments` stand `count` objects and one for each name. All
+// of them outlive the call.
+unsafe extern "C" fn called<M: Method>(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: by the promises of the caller, above.
+    let (py, slf, arguments, names) = unsafe {
+        // Not `Python::attach`, which counts in a variable of the thread: the GIL is held.
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, slf);
+        let names = Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
+        let count = count as usize + names.map_or(0, |names| names.len());
+        // A `Borrowed` is a pointer to an object. No slice begins at null.
+        let arguments = match count {
+            0 => &[][..],
+            _ => std::slice::from_raw_parts(arguments.cast::<Borrowed<'_, '_, PyAny>>(), count),
+        };
+        (py, slf, arguments, names)
+    };
+    let call = AssertUnwindSafe(|| M::call(&slf, arguments, names.as_deref()));
+    let result = catch_unwind(call).unwrap_or_else(|_| Err(PanicException::new_err("a method has panicked")));
+    match result {
+        Ok(returned) => returned.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
 //! | `conn.rs` | `Conn`: the native half of a TCP connection |
 //! | `contexts.rs` | the log context of a callback, on Twisted's stack |
+//! | `call_later.rs` | `callLater` of the reactor |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
 //! | `watches.rs` | foreign descriptors: Twisted's `IReactorFDSet` |
 //! | `receivers/` | parsing for Twisted's `LineReceiver` and the like, where a program asks for it |
@@ -15,6 +16,7 @@
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
 
+mod call_later;
 mod conn;
 mod contexts;
 mod engine;
@@ -41,10 +43,11 @@ mod _native {
     use crate::timers::DelayedCall;
 
     use super::*;
+    use crate::call_later::CallLater;
 
     #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::logs::subscribe();
-        Ok(())
+        module.add("callLater", crate::gil::method::<CallLater>(module.py())?)
     }
 }

@@ -19,6 +19,7 @@ use ropewalk::error::ReactorError;
 use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
+use crate::call_later::Usual;
 use crate::conn::{Conn, unspecified};
 use crate::contexts::LogContexts;
 use crate::gil::Wait;
@@ -38,8 +39,10 @@ pub(crate) struct State {
     pub(crate) run: RefCell<Option<Rc<HostedRun>>>,
     /// The first exception of a handler of Python's signals, which the turn raises at its end.
     raised: Rc<RefCell<Option<PyErr>>>,
-    /// An event loop of asyncio makes the turns: see `answers_asyncio`.
-    pub(crate) answers_asyncio: Cell<bool>,
+    /// The callbacks that an event loop of asyncio is about to call, if it makes the turns.
+    pub(crate) asyncio: RefCell<Option<Py<PyAny>>>,
+    /// That loop has other work: a new timer, or its end.
+    pub(crate) asyncio_asks: Cell<bool>,
     /// The thread that runs or turns the loop ([`this_thread`]); zero if there is none.
     pub(crate) loop_thread: Cell<usize>,
     /// The loop of `run` is to return.
@@ -51,6 +54,8 @@ pub(crate) struct State {
     /// cleared it.
     pub(crate) reactor: RefCell<Option<Py<PyAny>>>,
     pub(crate) timers: RefCell<Table<Py<DelayedCall>>>,
+    /// `None` until the reactor has told it, and once the collector has cleared it.
+    pub(crate) usual: RefCell<Option<Usual>>,
     pub(crate) connections: RefCell<Table<Py<Conn>>>,
     pub(crate) contexts: LogContexts,
     /// The calls of `call_soon`.
@@ -94,13 +99,15 @@ impl State {
             remote: engine.remote(),
             run: RefCell::new(None),
             raised,
-            answers_asyncio: Cell::new(false),
+            asyncio: RefCell::new(None),
+            asyncio_asks: Cell::new(false),
             loop_thread: Cell::new(0),
             is_leaving: Cell::new(false),
             thread: thread::current().id(),
             epoch: wall.as_secs_f64() - engine.seconds().as_secs_f64(),
             reactor: RefCell::new(Some(reactor)),
             timers: RefCell::new(Table::new()),
+            usual: RefCell::new(None),
             connections: RefCell::new(Table::new()),
             contexts: LogContexts::default(),
             soon: RefCell::new(Table::new()),
@@ -184,11 +191,19 @@ impl State {
         self.remote.ring();
     }
 
-    /// Keeps this turn from waiting, behind a call that may have given work to asyncio.
-    pub(crate) fn called(&self) {
-        if self.answers_asyncio.get() {
+    /// Keeps this turn from waiting, behind a call that has given work to asyncio.
+    pub(crate) fn called(&self, py: Python<'_>) {
+        if self.asyncio_has_work(py) {
             self.ring();
         }
+    }
+
+    /// Returns `true` if an event loop of asyncio has work that the engine does not know.
+    pub(crate) fn asyncio_has_work(&self, py: Python<'_>) -> bool {
+        let ready = self.asyncio.borrow();
+        let Some(ready) = &*ready else { return false };
+        // A queue of the program that has no length is looked at by its loop.
+        self.asyncio_asks.get() || ready.bind(py).len().map_or(true, |length| length > 0)
     }
 
     /// Returns `true` if the loop belongs to another thread: it waits without the GIL, or is in a

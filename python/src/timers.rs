@@ -9,7 +9,7 @@
 //! The engine's table keeps a pending call, and the call keeps its function. A call that was made
 //! keeps its function as well, as Twisted's does; a cancelled one drops it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,14 +34,21 @@ struct Inner {
     state: WeakState,
     /// The place in the engine's table.
     number: Cell<usize>,
-    /// `None` only while it is being scheduled.
-    timer: RefCell<Option<ropewalk::DelayedCall>>,
+    /// It is set as soon as the call has its number.
+    timer: OnceCell<ropewalk::DelayedCall>,
     stage: Cell<Stage>,
     /// `None` once it was cancelled, or cleared by the collector.
     function: RefCell<Option<Function>>,
+    special: RefCell<Option<Box<Special>>>,
+}
+
+/// The parts that few calls have.
+#[derive(Default)]
+pub(crate) struct Special {
     /// The clock that a program has put in the place of `reactor.seconds`, and the time by it.
-    clock: RefCell<Option<(Py<PyAny>, f64)>>,
-    creator: RefCell<Option<Py<PyAny>>>,
+    pub(crate) clock: Option<(Py<PyAny>, f64)>,
+    /// The stack of the caller, if `twisted.internet.base.DelayedCall.debug` was on.
+    pub(crate) creator: Option<Py<PyAny>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +65,15 @@ impl DelayedCall {
         state: &Rc<State>,
         delay: Duration,
         function: Function,
-        clock: Option<(Py<PyAny>, f64)>,
-        creator: Option<Py<PyAny>>,
+        special: Option<Box<Special>>,
     ) -> PyResult<Py<Self>> {
         let inner = Inner {
             state: Rc::downgrade(state),
             number: Cell::new(0),
-            timer: RefCell::new(None),
+            timer: OnceCell::new(),
             stage: Cell::new(Stage::Pending),
             function: RefCell::new(Some(function)),
-            clock: RefCell::new(clock),
-            creator: RefCell::new(creator),
+            special: RefCell::new(special),
         };
         let call = Py::new(py, Self(Gil::new(inner, py)))?;
         let number = state.timers.borrow_mut().insert(call.clone_ref(py));
@@ -76,13 +81,14 @@ impl DelayedCall {
         let timer = state.engine.call_later(delay, move || Python::attach(|py| fire(py, &weak, number)));
         let inner = call.get().0.get(py);
         inner.number.set(number);
-        inner.timer.replace(Some(timer));
+        // It has none yet.
+        let _ = inner.timer.set(timer);
         Ok(call)
     }
 
     /// Returns the moment at which it is due, on the engine's clock.
     pub(crate) fn deadline(&self, py: Python<'_>) -> Duration {
-        self.0.get(py).timer.borrow().as_ref().map_or(Duration::ZERO, ropewalk::DelayedCall::time)
+        self.0.get(py).timer.get().map_or(Duration::ZERO, ropewalk::DelayedCall::time)
     }
 
     /// Moves a pending call.
@@ -93,10 +99,9 @@ impl DelayedCall {
     ) -> PyResult<()> {
         let inner = self.0.get(py);
         inner.check_pending(py)?;
-        let timer = inner.timer.borrow().clone();
-        if let Some(timer) = timer {
+        if let Some(timer) = inner.timer.get() {
             // It is pending, as was checked.
-            let _ = change(&timer);
+            let _ = change(timer);
         }
         Ok(())
     }
@@ -109,10 +114,9 @@ impl DelayedCall {
         let inner = self.0.get(py);
         inner.check_pending(py)?;
         inner.stage.set(Stage::Cancelled);
-        let timer = inner.timer.borrow().clone();
         let kept = inner.state.upgrade().and_then(|state| {
             // The timer's own closure holds no object of Python. It is pending, as was checked.
-            let _ = timer.map(|timer| timer.cancel());
+            let _ = inner.timer.get().map(ropewalk::DelayedCall::cancel);
             state.timers.borrow_mut().remove(inner.number.get())
         });
         drop((kept, inner.function.take()));
@@ -124,10 +128,10 @@ impl DelayedCall {
     #[allow(non_snake_case, reason = "the name of the argument is Twisted's")]
     fn reset(&self, py: Python<'_>, secondsFromNow: f64) -> PyResult<()> {
         self.move_by(py, |timer| timer.reset(duration(secondsFromNow)))?;
-        let patched = self.0.get(py).clock.borrow().as_ref().map(|(clock, _)| clock.clone_ref(py));
-        if let Some(clock) = patched {
+        let inner = self.0.get(py);
+        if let Some(clock) = inner.clock(py) {
             let time = clock.call0(py)?.extract::<f64>(py)? + secondsFromNow;
-            self.0.get(py).clock.replace(Some((clock, time)));
+            inner.set_time(|_| time);
         }
         Ok(())
     }
@@ -139,9 +143,7 @@ impl DelayedCall {
         self.move_by(py, |timer| {
             if secondsLater < 0.0 { timer.hasten(duration(-secondsLater)) } else { timer.delay(duration(secondsLater)) }
         })?;
-        if let Some((_, time)) = &mut *self.0.get(py).clock.borrow_mut() {
-            *time += secondsLater;
-        }
+        self.0.get(py).set_time(|time| time + secondsLater);
         Ok(())
     }
 
@@ -154,7 +156,7 @@ impl DelayedCall {
     #[pyo3(name = "getTime")]
     fn get_time(&self, py: Python<'_>) -> f64 {
         let inner = self.0.get(py);
-        if let Some((_, time)) = &*inner.clock.borrow() {
+        if let Some((_, time)) = inner.special.borrow().as_ref().and_then(|special| special.clock.as_ref()) {
             return *time;
         }
         inner.state.upgrade().map_or(0.0, |state| state.wall(self.deadline(py)))
@@ -169,8 +171,7 @@ impl DelayedCall {
     /// The time of the reactor's clock.
     fn seconds(&self, py: Python<'_>) -> PyResult<f64> {
         let inner = self.0.get(py);
-        let patched = inner.clock.borrow().as_ref().map(|(clock, _)| clock.clone_ref(py));
-        match patched {
+        match inner.clock(py) {
             Some(clock) => clock.call0(py)?.extract(py),
             None => Ok(inner.state.upgrade().map_or(0.0, |state| state.seconds())),
         }
@@ -212,7 +213,8 @@ impl DelayedCall {
     /// The stack of the caller, if `twisted.internet.base.DelayedCall.debug` was on.
     #[getter]
     fn creator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.0.get(py).creator.borrow().as_ref().map(|creator| creator.clone_ref(py))
+        let special = self.0.get(py).special.borrow();
+        special.as_ref()?.creator.as_ref().map(|creator| creator.clone_ref(py))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
@@ -230,17 +232,19 @@ impl DelayedCall {
             visit.call(args)?;
             visit.call(kw)?;
         }
-        if let Ok(clock) = inner.clock.try_borrow()
-            && let Some((clock, _)) = &*clock
+        if let Ok(special) = inner.special.try_borrow()
+            && let Some(special) = &*special
         {
-            visit.call(clock)?;
+            visit.call(special.clock.as_ref().map(|(clock, _)| clock))?;
+            visit.call(&special.creator)?;
         }
-        inner.creator.try_borrow().map_or(Ok(()), |creator| visit.call(&*creator))
+        Ok(())
     }
 
     fn __clear__(&self, py: Python<'_>) {
         let inner = self.0.get(py);
-        drop((inner.function.take(), inner.clock.take(), inner.creator.take()));
+        let parts = (inner.function.take(), inner.special.take());
+        drop(parts);
     }
 }
 
@@ -253,6 +257,20 @@ impl Inner {
         };
         let class = py.import(intern!(py, "twisted.internet.error"))?.getattr(name)?;
         Err(PyErr::from_value(class.call0()?))
+    }
+
+    /// Returns the clock of the program that it was scheduled by, if it was.
+    fn clock(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let special = self.special.borrow();
+        let (clock, _) = special.as_ref()?.clock.as_ref()?;
+        Some(clock.clone_ref(py))
+    }
+
+    /// Changes the time by the clock of the program, if there is one.
+    fn set_time(&self, change: impl FnOnce(f64) -> f64) {
+        if let Some((_, time)) = self.special.borrow_mut().as_mut().and_then(|special| special.clock.as_mut()) {
+            *time = change(*time);
+        }
     }
 
     fn part<T>(&self, _py: Python<'_>, name: &'static str, part: impl FnOnce(&Function) -> T) -> PyResult<T> {
@@ -284,5 +302,5 @@ fn fire(py: Python<'_>, state: &WeakState, number: usize) {
             reactor.call_method1(py, intern!(py, "_timedCallFailed"), (&call, error.into_value(py)))
         });
     }
-    state.called();
+    state.called(py);
 }

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+from collections.abc import Callable
 from unittest import TestCase, main
 
 from ropewalk.asyncioreactor import AsyncioRopewalkReactor
-from ropewalk_test import BACKENDS, program
+from ropewalk_test import BACKENDS, SECONDS, program
 
 LINES = [
     "True True",
@@ -34,6 +35,71 @@ class Asyncio(TestCase):
                     ran = program(["asyncio_beside_twisted.py", *arguments], ROPEWALK_BACKEND=backend)
                     self.assertEqual(ran.stdout.splitlines(), LINES + end, ran.stderr)
                     self.assertEqual(ran.stderr, "")
+
+    def test_work_for_asyncio_ends_the_turns_of_the_engine(self) -> None:
+        """Each call gives the other library its next one. No event of a descriptor helps it."""
+
+        def play(reactor: AsyncioRopewalkReactor, loop: asyncio.AbstractEventLoop, seen: list[str]) -> None:
+            def step(name: str, schedule: Callable[[], object]) -> Callable[[], None]:
+                def call() -> None:
+                    seen.append(name)
+                    schedule()
+
+                return call
+
+            async def coroutine() -> None:
+                await asyncio.sleep(0)
+                step("coroutine", reactor.stop)()
+
+            task = step("task", lambda: loop.create_task(coroutine()))
+            thread = step("thread", lambda: loop.call_soon(task))
+            later = step("call_later", lambda: reactor.callInThread(reactor.callFromThread, thread))
+            timed = step("timed", lambda: loop.call_later(0.001, later))
+            soon = step("call_soon", lambda: reactor.callLater(0.001, timed))
+            reactor.callLater(0, step("first", lambda: loop.call_soon(soon)))
+            reactor.callLater(SECONDS, reactor.stop)
+
+        order = ["first", "call_soon", "timed", "call_later", "thread", "task", "coroutine"]
+        for backend in BACKENDS:
+            with self.subTest(backend=backend):
+                reactor, seen = AsyncioRopewalkReactor(backend), list[str]()
+                play(reactor, reactor._asyncioEventloop, seen)
+                reactor.run(installSignalHandlers=False)
+                self.assertEqual(seen, order)
+                reactor._asyncioEventloop.close()
+                asyncio.set_event_loop(None)
+
+    def test_asyncio_has_its_turn_beside_a_chain_of_calls(self) -> None:
+        for backend in BACKENDS:
+            with self.subTest(backend=backend):
+                reactor, counted = AsyncioRopewalkReactor(backend), [0, 0]
+                loop = reactor._asyncioEventloop
+
+                def again() -> None:
+                    counted[0] += 1
+                    if counted[0] < 10_000:
+                        reactor.callLater(0, again)
+                    else:
+                        reactor.stop()
+
+                async def beside() -> None:
+                    while True:
+                        counted[1] += 1
+                        await asyncio.sleep(0)
+
+                def begin() -> None:
+                    tasks.append(loop.create_task(beside()))
+
+                tasks: list[asyncio.Task[None]] = []
+                reactor.callLater(0, again)
+                reactor.callLater(0, begin)
+                reactor.run(installSignalHandlers=False)
+                # One step of each in a turn.
+                self.assertAlmostEqual(counted[1], counted[0], delta=10)
+                tasks[0].cancel()
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+                loop.close()
+                asyncio.set_event_loop(None)
 
     def test_the_selector_is_one_of_the_library(self) -> None:
         """Registers, modifies and finds descriptors as `selectors` documents."""

@@ -4,9 +4,12 @@ Delayed calls: what Twisted's own tests of C{IReactorTime} leave open.
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+from fractions import Fraction
 from typing import Any
-from unittest import main
+from unittest import main, mock
 
 from zope.interface.verify import verifyObject
 
@@ -60,6 +63,73 @@ class Timers(ReactorCase):
 
         self.each(body)
 
+    def test_arguments_are_bound_as_those_of_twisteds(self) -> None:
+        """Each call has the same outcome on a clock of Twisted's, texts of errors included."""
+
+        def outcome(clock: Any, args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
+            try:
+                call = clock.callLater(*args, **kw)
+            except (AssertionError, TypeError) as e:
+                return type(e), re.sub(r"^\w+\.(callLater\(\))", r"\1", str(e))
+            call.cancel()
+            return call.active()
+
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+            ((), {}),
+            ((1,), {}),
+            ((), {"delay": 1, "callable": print}),
+            ((1,), {"callable": print, "end": ""}),
+            ((1, print, 2), {"end": ""}),
+            ((1, print), {"delay": 1}),
+            ((True, print), {}),
+            ((Fraction(1, 2), print), {}),
+            ((-1, print), {}),
+            ((-0.5, print), {}),
+            ((None, print), {}),
+        ]
+
+        class Twisted(base.ReactorBase):
+            def installWaker(self) -> None:
+                pass
+
+        twisted = Twisted()
+
+        def body(reactor: RopewalkReactor) -> None:
+            for args, kw in calls:
+                with self.subTest(args=args, kw=kw):
+                    self.assertEqual(outcome(reactor, args, kw), outcome(twisted, args, kw))
+            reactor.callLater(0, reactor.stop)
+
+        self.each(body)
+
+    def test_callLater_is_replaced_as_any_method(self) -> None:
+        def body(reactor: RopewalkReactor) -> None:
+            seen: list[str] = []
+
+            class Subclass(type(reactor)):  # type: ignore[misc]
+                def callLater(self, delay: float, *args: Any, **kw: Any) -> Any:
+                    seen.append("subclass")
+                    return super().callLater(delay, *args, **kw)
+
+            def patched(self: RopewalkReactor, *args: Any) -> str:
+                return "class"
+
+            derived = Subclass()
+            derived.callLater(1, print).cancel()
+            self.assertEqual(seen, ["subclass"])
+            with mock.patch.object(RopewalkReactor, "callLater", patched):
+                self.assertEqual(reactor.callLater(1, print), "class")
+            with mock.patch.object(reactor, "callLater", lambda *args: "instance"):
+                self.assertEqual(reactor.callLater(1, print), "instance")
+            self.assertEqual(str(inspect.signature(reactor.callLater)), "(delay, callable, *args, **kw)")
+            self.assertRaises(AttributeError, RopewalkReactor.callLater, object(), 1, print)
+            reactor.callLater(0, reactor.stop)
+
+        self.each(body)
+
+    def test_a_reactor_that_was_not_initialised(self) -> None:
+        self.assertRaises(AttributeError, RopewalkReactor.__new__(RopewalkReactor).callLater, 1, print)
+
     def test_calls_are_listed_in_their_order(self) -> None:
         def body(reactor: RopewalkReactor) -> None:
             [limit] = reactor.getDelayedCalls()
@@ -99,7 +169,7 @@ class Timers(ReactorCase):
                 call = reactor.callLater(0, reactor.stop)
             finally:
                 base.DelayedCall.debug = False
-            self.assertIn("test_timers.py", "".join(call.creator))
+            self.assertIn("test_timers.py", call.creator[-1])
             self.assertIn("traceback at creation", repr(call))
 
         self.each(body)

@@ -10,9 +10,10 @@ impl Builder {
     /// Calls `before` ahead of each wait that may block, and `after` behind it. For an embedded
     /// interpreter, which must not hold its lock while the loop sleeps.
     ///
-    /// - A turn that has work, and so does not wait, calls neither. A program that drives the
-    ///   reactor by [`HostedRun::step`](super::HostedRun::step) with a limit of zero does not wait
-    ///   in the reactor, so the hook belongs around the host's own wait there.
+    /// - A turn that has work, and so does not wait, calls neither. Nor does one whose next timer
+    ///   is due by then. A program that drives the reactor by
+    ///   [`HostedRun::step`](super::HostedRun::step) with a limit of zero does not wait in the
+    ///   reactor, so the hook belongs around the host's own wait there.
     /// - Both are called on the reactor's thread, with nothing borrowed. From the call of `before`
     ///   to the return of `after` the reactor [waits](super::Reactor::is_waiting). The functions
     ///   may use it meanwhile, and so may other threads that hold the interpreter's lock instead of

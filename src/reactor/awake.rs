@@ -15,6 +15,7 @@
 //! | `run`, `iterate`, `step`, `close` | fails with `AlreadyRunning`, as in a callback |
 
 use std::cell::RefMut;
+use std::time::Duration;
 
 use super::Reactor;
 use super::backend::AnyBackend;
@@ -22,6 +23,7 @@ use super::core::Core;
 use crate::error::LoopWaits;
 use crate::failure::{Panicked, guarded};
 use crate::log::error;
+use crate::time::Clock;
 use crate::transport::id::Id;
 
 impl Reactor {
@@ -96,14 +98,20 @@ impl Core {
         self.awake_backend().map_or_else(|_| self.counters.get().stale_events, |backend| backend.stale())
     }
 
-    /// Begins a wait between the program's hooks, unless it would return at once. Returns `true` if
+    /// Begins a wait between the program's hooks, unless it would return at once: there is an
+    /// event, or the deadline `until` is over (it becomes zero then). Returns `true` if
     /// [`wait_ended`](Self::wait_ended) is to follow.
     ///
     /// From here on, everything that would wake a host wakes the loop: see `hosting.rs`.
     #[cold]
     #[inline(never)]
-    pub(super) fn wait_begins(&self) -> bool {
+    pub(super) fn wait_begins(&self, until: &mut Option<Duration>) -> bool {
         let Some(hook) = &self.settings.around_wait else { return false };
+        // As with a chain of calls without a delay, each of which schedules the next.
+        if until.is_some_and(|until| until <= self.timers.seconds()) {
+            *until = Some(Duration::ZERO);
+            return false;
+        }
         let mut backend = self.backend.borrow_mut();
         if !backend.is_idle() {
             return false;

@@ -56,7 +56,7 @@ impl Core {
             if !self.threads.fall_asleep(|| !self.spawner.is_woken()) {
                 until = Some(Duration::ZERO);
             } else if self.settings.around_wait.is_some() {
-                is_hooked = self.wait_begins();
+                is_hooked = self.wait_begins(&mut until);
             }
         }
         let waited = self.backend.borrow_mut().wait(until);

@@ -17,7 +17,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Shared;
-use super::queue::Nanos;
+use super::nanos::Nanos;
 use crate::error::TimerError;
 
 /// Handle to a call that [`call_later`](crate::Clock::call_later) has scheduled (Twisted:

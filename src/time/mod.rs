@@ -27,6 +27,8 @@
 //! cancelled, not at their deadlines. Everything here belongs to one thread.
 
 mod call;
+mod heap;
+mod nanos;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,8 @@ use std::time::Duration;
 
 pub use self::call::DelayedCall;
 use self::call::{Body, TimedCall};
-use self::queue::{Nanos, Queue};
+use self::nanos::Nanos;
+use self::queue::Queue;
 use crate::failure::guarded;
 use crate::log::error;
 
@@ -237,7 +240,7 @@ impl Timers {
 
     /// Returns the next deadline, on the clock's scale. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.0.queue.borrow().next_deadline().map(Nanos::duration)
+        self.0.queue.borrow_mut().next_deadline().map(Nanos::duration)
     }
 
     /// Sets the function that wakes the owner, once and for all: see
@@ -250,7 +253,7 @@ impl Timers {
     /// Marks the owner as asleep until the next deadline. A call that is scheduled or moved
     /// meanwhile, to an earlier one, wakes the owner once.
     pub(crate) fn fall_asleep(&self) {
-        let next = self.0.queue.borrow().next_deadline();
+        let next = self.0.queue.borrow_mut().next_deadline();
         self.0.wakes_at.set(next.unwrap_or(Nanos::NEVER));
     }
 
@@ -338,7 +341,7 @@ impl Shared {
     #[inline]
     fn notice_moved(&self) {
         if self.wakes_at.get() > Nanos::ZERO {
-            let next = self.queue.borrow().next_deadline();
+            let next = self.queue.borrow_mut().next_deadline();
             self.notice(next.unwrap_or(Nanos::NEVER));
         }
     }

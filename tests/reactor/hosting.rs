@@ -297,6 +297,11 @@ fn the_hook_is_around_waits_that_may_block() {
             reactor.iterate(LIMIT).expect("the loop turns");
         }
         assert_eq!((polls.get(), waits.get()), (4, 0), "on {kind:?}");
+        // Nor does one behind a timer that has become due meanwhile.
+        let again = reactor.clone();
+        reactor.call_later(Duration::ZERO, move || drop(again.call_later(Duration::ZERO, || ())));
+        reactor.iterate(LIMIT).expect("the loop turns");
+        assert_eq!(waits.get(), 0, "on {kind:?}");
         reactor.iterate(Duration::ZERO).expect("the loop turns");
         let idle = waits.get();
         reactor.iterate(Duration::from_millis(2)).expect("the loop turns");

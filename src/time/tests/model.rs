@@ -68,7 +68,10 @@ fn play(history: &[Step]) {
         assert_eq!(real.states(), model.states(), "after {step:?}");
         assert_eq!(real.timers.delayed_calls(), real.handles(&model.pending()), "after {step:?}");
         assert_eq!(real.timers.len(), model.pending().len());
-        assert_eq!(real.timers.next_deadline(), model.next_deadline());
+        // The question sorts new calls into the heap. So it is left out behind most requests.
+        if matches!(step, Step::Turn { .. } | Step::Act(Action::Tick(_))) {
+            assert_eq!(real.timers.next_deadline(), model.next_deadline());
+        }
         assert_eq!(Rc::strong_count(&real.token) - 1, model.pending().len(), "functions are kept while pending, only");
         real.timers.0.queue.borrow().check();
     }
