@@ -189,11 +189,6 @@ impl Sleeps {
         registered(self.random.delay())
     }
 
-    /// Makes a turn at the present time, so that new calls enter the heap.
-    fn turn(&self) {
-        self.clock.advance(Duration::ZERO);
-    }
-
     fn schedule(&mut self) -> (Duration, usize) {
         let delays: Vec<_> = (0..BATCH).map(|_| self.random.delay()).collect();
         let mut new = Vec::with_capacity(BATCH);

@@ -36,7 +36,7 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     // SAFETY: `mmsghdr` is a structure of C without invariants. Zeros are null pointers and lengths
     // of zero.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-    let mut controls = batch.coalesces().then(|| [Control::<libc::c_int>::EMPTY; BATCH]);
+    let mut controls = batch.coalesces().then_some([Control::<libc::c_int>::EMPTY; BATCH]);
     let mut rooms = 0;
     for (room, (slice, (address, header))) in
         batch.rooms().zip(slices.iter_mut().zip(addresses.iter_mut().zip(&mut headers)))
@@ -68,7 +68,7 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
         let control = controls.as_ref().map(|controls| &controls[index]);
         batch.push(ReceivedDatagram {
             filled: length.min(room),
-            each: control.and_then(|control| control.coalesced(header.msg_hdr.msg_controllen as usize)),
+            each: control.and_then(Control::coalesced),
             // With `MSG_TRUNC`, the length is that of the whole datagram.
             truncated: (header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0).then_some((length > room).then_some(length)),
             peer: decode(address, header.msg_hdr.msg_namelen as usize).ok_or(Errno::AFNOSUPPORT)?,
@@ -160,12 +160,11 @@ impl<T: Copy> Control<T> {
 }
 
 impl Control<libc::c_int> {
-    /// Returns the length of each datagram, if the system has put several together. `written` is
-    /// the number of bytes of control messages that it has written.
-    fn coalesced(&self, written: usize) -> Option<NonZeroUsize> {
+    /// Returns the length of each datagram, if the system has put several together. It leaves the
+    /// message empty otherwise.
+    fn coalesced(&self) -> Option<NonZeroUsize> {
         let is_it = self.header.cmsg_level == libc::SOL_UDP && self.header.cmsg_type == libc::UDP_GRO;
-        let value = (written >= Self::LENGTH && is_it).then_some(self.value)?;
-        NonZeroUsize::new(usize::try_from(value).ok()?)
+        NonZeroUsize::new(usize::try_from(is_it.then_some(self.value)?).ok()?)
     }
 }
 
