@@ -58,7 +58,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &["address", "error", "failure", "transport", "log"]),
     ("protocol", &["address", "error", "failure", "time", "deferred", "transport", "log"]),
     ("datagram", &["address", "error", "failure", "deferred", "transport", "log"]),
-    ("process", &["error", "failure", "deferred", "transport", "log"]),
+    ("process", &["error", "failure", "deferred", "time", "transport", "log"]),
     ("policies", &["address", "error", "failure", "protocol", "time", "transport", "log"]),
     ("locks", &["error", "failure", "time", "deferred", "log"]),
     (

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::command::WindowSize;
 use super::signal::Signal;
 use crate::error::ProcessError;
+use crate::time::DelayedCall;
 use crate::transport::id::Id;
 
 /// The reactor's services for its child processes.
@@ -16,5 +17,5 @@ pub(crate) trait ProcessDriver {
     /// Sets the size of a terminal.
     fn set_window_size(&self, terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()>;
     /// Calls `call` after a delay.
-    fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>);
+    fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) -> DelayedCall;
 }

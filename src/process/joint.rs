@@ -57,8 +57,8 @@ impl ProcessJoint {
             return;
         }
         self.call("process_exited", |protocol, process| protocol.process_exited(process, &status));
-        self.close_pipes_later();
         self.end_if_over();
+        self.close_pipes_later();
     }
 
     /// Records that the reactor has stopped before the process.
@@ -76,12 +76,11 @@ impl ProcessJoint {
 
     /// Closes the pipes that are left open after the exit, once their time is over.
     fn close_pipes_later(&self) {
-        let (Some(grace), Ok(driver)) = (self.state().pipe_grace(), self.state().driver()) else { return };
+        let state = self.state();
+        let (Some(grace), false, Ok(driver)) = (state.pipe_grace(), state.has_ended(), state.driver()) else { return };
         let process = self.process.clone();
-        driver.call_later(
-            grace,
-            Box::new(move || process.state().transports().iter().for_each(Transport::abort_connection)),
-        );
+        let close = move || process.state().transports().iter().for_each(Transport::abort_connection);
+        state.set_grace_timer(driver.call_later(grace, Box::new(close)));
     }
 
     /// Makes the last call, and drops the protocol, if the process has exited and no pipe is open.

@@ -19,6 +19,7 @@ use super::driver::ProcessDriver;
 use super::signal::Signal;
 use super::status::ProcessStatus;
 use crate::error::ProcessError;
+use crate::time::DelayedCall;
 use crate::transport::Transport;
 use crate::transport::id::Id;
 
@@ -31,6 +32,8 @@ pub(crate) struct ProcessState {
     /// The open pipes, by the child's descriptors.
     pipes: RefCell<Vec<ChildPipe>>,
     pipe_grace: Option<Duration>,
+    /// Closes the pipes when that time is over.
+    grace_timer: Cell<Option<DelayedCall>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +72,15 @@ impl ChildPipe {
 
 impl ProcessState {
     pub(crate) fn new(driver: Weak<dyn ProcessDriver>, id: Id, pipe_grace: Option<Duration>) -> Self {
-        Self { driver, id, pid: Cell::new(0), life: Cell::new(Life::Starting), pipes: RefCell::default(), pipe_grace }
+        Self {
+            driver,
+            id,
+            pid: Cell::new(0),
+            life: Cell::new(Life::Starting),
+            pipes: RefCell::default(),
+            pipe_grace,
+            grace_timer: Cell::default(),
+        }
     }
 
     pub(crate) fn add_pipe(&self, descriptor: i32, direction: PipeDirection, transport: Transport) {
@@ -126,10 +137,23 @@ impl ProcessState {
         match self.life.get() {
             Life::Exited(status) if self.pipes.borrow().is_empty() => {
                 self.life.set(Life::Ended(status));
+                if let Some(timer) = self.grace_timer.take() {
+                    // It may be the one that has closed the pipes.
+                    let _ = timer.cancel();
+                }
                 Some(status)
             }
             _ => None,
         }
+    }
+
+    /// Returns `true` once the last callback is due or was made.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.life.get(), Life::Ended(_))
+    }
+
+    pub(super) fn set_grace_timer(&self, timer: DelayedCall) {
+        self.grace_timer.set(Some(timer));
     }
 
     pub(super) fn pipe_grace(&self) -> Option<Duration> {

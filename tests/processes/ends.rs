@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::*;
+use ropewalk::Clock;
 use ropewalk::error::ProcessError;
 use ropewalk::process::Signal;
 
@@ -148,6 +149,26 @@ fn pipe_grace_ends_a_process_whose_pipes_stay_open() {
         );
         let grandchild = seen.text().trim().parse().ok().and_then(Pid::from_raw).expect("its number");
         rustix::process::kill_process(grandchild, rustix::process::Signal::KILL).expect("it runs");
+    });
+}
+
+/// The timer of that limit goes with the process, whichever of its ends came first.
+#[test]
+fn pipe_grace_leaves_no_timer() {
+    own_process!();
+    on_each(|reactor| {
+        // The pipes end with the child, before it, and after it.
+        for script in ["cat <&3", "exec >&- 2>&-; cat <&3", "{ cat <&3; } & exit 0"] {
+            let seen = Seen::default();
+            let mut command = shell(script);
+            command.pipe_grace(Duration::from_secs(1000));
+            command.descriptor(3, ropewalk::process::ChildDescriptor::Write);
+            let process = reactor.spawn_process(&command, seen.recorder()).expect("it starts");
+            settle(&reactor);
+            process.close_child(3);
+            run_until(&reactor, || seen.is_ended());
+            assert!(reactor.delayed_calls().is_empty(), "{script}");
+        }
     });
 }
 

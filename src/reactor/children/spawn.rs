@@ -30,7 +30,7 @@ use crate::process::{
 use crate::reactor::interest::Interest;
 use crate::reactor::watched::Watched;
 use crate::reactor::{Core, Reactor, Slot};
-use crate::time::Clock;
+use crate::time::{Clock, DelayedCall};
 use crate::transport::DiscardMode;
 use crate::transport::id::Id;
 
@@ -252,8 +252,8 @@ impl ProcessDriver for Core {
         terminal::resize(terminal, size)
     }
 
-    fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) {
-        self.timers.call_later(delay, call);
+    fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) -> DelayedCall {
+        self.timers.call_later(delay, call)
     }
 }
 
