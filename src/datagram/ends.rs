@@ -61,6 +61,7 @@ impl Ends {
 
     /// Returns the destination for the socket, and the address that errors name. `None` is the
     /// peer.
+    #[inline]
     pub(super) fn destination<'a>(
         &'a self,
         to: Option<&'a Address>,
@@ -75,6 +76,7 @@ impl Ends {
     }
 
     /// Returns an address in the form that the socket takes.
+    #[inline]
     pub(super) fn reachable<'a>(&self, to: &'a Address) -> Result<Destination<'a>, DatagramError> {
         let to = match to {
             Address::Inet(to) => unmapped(*to),
@@ -102,6 +104,7 @@ impl Ends {
 }
 
 /// Returns the longest datagram to an address. The system knows the limit of UNIX sockets.
+#[inline]
 pub(super) fn most_bytes(to: &Address) -> usize {
     match to {
         Address::Inet(to) if unmapped(*to).is_ipv4() => MOST_IPV4_BYTES,

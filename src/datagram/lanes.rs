@@ -40,6 +40,7 @@ impl DatagramLanes {
     }
 
     /// Queues a datagram. Returns `false` if there is no room.
+    #[inline]
     pub(super) fn push(&mut self, data: &[u8], to: Destination<'_>) -> bool {
         let address = match to {
             Destination::Peer => None,

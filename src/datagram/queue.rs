@@ -63,6 +63,7 @@ impl DatagramQueue {
     }
 
     /// Queues a datagram. Returns `false` if there is no room.
+    #[inline]
     pub(crate) fn push(&mut self, data: &[u8], to: Option<SocketAddr>) -> bool {
         if self.size().saturating_add(data.len()).saturating_add(COST) > self.limit {
             return false;

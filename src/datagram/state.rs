@@ -174,6 +174,7 @@ impl DatagramState {
     }
 
     /// Returns the reactor, while this process may use the port.
+    #[inline]
     pub(super) fn driver(&self) -> Result<Rc<dyn DatagramDriver>, DatagramError> {
         let driver = self.driver.upgrade().filter(|driver| self.is_listening() && driver.is_usable());
         driver.ok_or(DatagramError::NotListening)

@@ -38,14 +38,13 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut controls = batch.coalesces().then_some([Control::<libc::c_int>::EMPTY; BATCH]);
     let mut rooms = 0;
-    for (room, (slice, (address, header))) in
-        batch.rooms().zip(slices.iter_mut().zip(addresses.iter_mut().zip(&mut headers)))
-    {
-        *slice = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-        header.msg_hdr.msg_name = address.as_mut_ptr().cast();
-        header.msg_hdr.msg_namelen = ADDRESS_BYTES as libc::socklen_t;
-        header.msg_hdr.msg_iov = slice;
-        header.msg_hdr.msg_iovlen = 1;
+    for (index, room) in batch.rooms().enumerate() {
+        slices[index] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        let header = &mut headers[index].msg_hdr;
+        header.msg_name = addresses[index].as_mut_ptr().cast();
+        header.msg_namelen = ADDRESS_BYTES as libc::socklen_t;
+        header.msg_iov = &mut slices[index];
+        header.msg_iovlen = 1;
         rooms += 1;
     }
     for (control, header) in controls.iter_mut().flatten().zip(&mut headers) {
@@ -61,17 +60,14 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
     let received = usize::try_from(received).map_err(|_| last_error())?;
-    for (index, (header, (address, slice))) in
-        headers.iter().zip(addresses.iter().zip(&slices)).take(received).enumerate()
-    {
-        let (length, room) = (header.msg_len as usize, slice.iov_len);
-        let control = controls.as_ref().map(|controls| &controls[index]);
+    for (index, header) in headers.iter().enumerate().take(received) {
+        let (length, room) = (header.msg_len as usize, slices[index].iov_len);
         batch.push(ReceivedDatagram {
             filled: length.min(room),
-            each: control.and_then(Control::coalesced),
+            each: controls.as_ref().and_then(|controls| controls[index].coalesced()),
             // With `MSG_TRUNC`, the length is that of the whole datagram.
             truncated: (header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0).then_some((length > room).then_some(length)),
-            peer: decode(address, header.msg_hdr.msg_namelen as usize).ok_or(Errno::AFNOSUPPORT)?,
+            peer: decode(&addresses[index], header.msg_hdr.msg_namelen as usize).ok_or(Errno::AFNOSUPPORT)?,
         });
     }
     Ok(())
