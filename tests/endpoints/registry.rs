@@ -115,7 +115,8 @@ const SERVERS: &str = if cfg!(feature = "tls") {
 } else {
     "fd, haproxy, stdio, systemd, tcp, tcp6 or unix"
 };
-const CLIENTS: &str = if cfg!(feature = "tls") { "haproxy, ssl, tcp, tls or unix" } else { "haproxy, tcp or unix" };
+const CLIENTS: &str =
+    if cfg!(feature = "tls") { "haproxy, process, ssl, tcp, tls or unix" } else { "haproxy, process, tcp or unix" };
 
 /// The same one by one.
 fn listed(types: &str) -> Vec<&str> {
