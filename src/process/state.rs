@@ -213,6 +213,7 @@ mod tests {
     use std::os::fd::BorrowedFd;
 
     use super::*;
+    use crate::time::{Clock, Timers};
 
     /// Records the signals that it is to send.
     #[derive(Default)]
@@ -228,7 +229,9 @@ mod tests {
             Ok(())
         }
 
-        fn call_later(&self, _delay: Duration, _call: Box<dyn FnOnce()>) {}
+        fn call_later(&self, delay: Duration, call: Box<dyn FnOnce()>) -> DelayedCall {
+            Timers::new(|| Duration::ZERO).call_later(delay, call)
+        }
     }
 
     fn starting() -> (Rc<Signals>, ProcessState) {
