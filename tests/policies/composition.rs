@@ -118,9 +118,10 @@ fn wrappers_pass_every_method_on() {
         assert!(methods.len() >= 4, "{methods:?}");
         let mut found = 0;
         for (path, source) in &sources {
-            for block in wrappers(source, wrapper) {
+            for (is_boxed, block) in wrappers(source, wrapper) {
                 found += 1;
-                for method in &methods {
+                // A box may hold any type, which has functions of its own only as a value.
+                for (method, _) in methods.iter().filter(|(_, has_self)| *has_self || !is_boxed) {
                     let mut words = block.split(|c: char| !c.is_alphanumeric() && c != '_');
                     assert!(
                         words.any(|word| word == method),
@@ -134,16 +135,17 @@ fn wrappers_pass_every_method_on() {
     }
 }
 
-/// Returns the names of a trait's methods.
-fn methods(text: &str, header: &str) -> Vec<String> {
+/// Returns the names of a trait's functions. `true` stands with those that take arguments.
+fn methods(text: &str, header: &str) -> Vec<(String, bool)> {
     let body = text.split(header).nth(1).and_then(|rest| rest.split("\n}\n").next()).expect("the trait");
     let lines = body.lines().filter_map(|line| line.strip_prefix("    fn "));
-    lines.map(|line| line.split('(').next().unwrap().to_owned()).collect()
+    let named = lines.filter_map(|line| line.split_once('('));
+    named.map(|(name, rest)| (name.to_owned(), !rest.starts_with(')'))).collect()
 }
 
 /// Returns the implementations for types that wrap another one: those with a parameter that
-/// implements the trait.
-fn wrappers<'a>(source: &'a str, what: &str) -> impl Iterator<Item = &'a str> {
+/// implements the trait. `true` stands with a box.
+fn wrappers<'a>(source: &'a str, what: &str) -> impl Iterator<Item = (bool, &'a str)> {
     let what = what.to_owned();
     source.split("\nimpl<").skip(1).filter_map(move |block| {
         let (header, body) = block.split_once(" {\n")?;
@@ -152,7 +154,7 @@ fn wrappers<'a>(source: &'a str, what: &str) -> impl Iterator<Item = &'a str> {
         // A closure is a factory, and wraps none; a blanket `IntoProtocol` is no protocol.
         let wraps = header.contains(&format!("> {what}")) && header.contains(&format!(": {bound}"));
         let is_boxed = header.contains(&format!("> {what}Box"));
-        (wraps || is_boxed).then_some(body)
+        (wraps || is_boxed).then_some((is_boxed, body))
     })
 }
 

@@ -90,7 +90,8 @@ fn describe(reactor: &Reactor, text: &str, side: Side) -> Result<String, Descrip
     };
     shown.push_str(described.summary);
     shown.push('\n');
-    let rows: Vec<_> = described.arguments().map(|argument| row(described, &description, argument)).collect();
+    let rows = described.arguments().map(|argument| row(described, &description, argument));
+    let rows: Vec<_> = rows.chain(program_rows(described, &description)).collect();
     let (names, values) = (widest(&rows, |row| &row.name), widest(&rows, |row| &row.value));
     for row in &rows {
         let line = format!("  {:names$}  {:values$}  {}", row.name, row.value, row.meaning);
@@ -121,7 +122,7 @@ const PREFIX: &str = "haproxy";
 
 /// A line about an argument.
 struct Row {
-    name: &'static str,
+    name: String,
     value: String,
     meaning: &'static str,
     /// The file that the value names.
@@ -137,7 +138,33 @@ fn row(described: &Type, description: &Description, argument: &Argument) -> Row 
         // The endpoint was made, so it is there.
         (None, Default::Required) => ("-".to_owned(), None),
     };
-    Row { name: argument.name, value, meaning: argument.meaning, file: file.map(about_file) }
+    Row { name: argument.name.to_owned(), value, meaning: argument.meaning, file: file.map(about_file) }
+}
+
+/// The type whose description has the arguments and the variables of a program, as many as it
+/// likes.
+const PROGRAM: &str = "process";
+
+/// Returns the lines about the arguments and the variables of a program.
+fn program_rows(described: &Type, description: &Description) -> Vec<Row> {
+    if described.kind != PROGRAM {
+        return Vec::new();
+    }
+    let row = |name: &str, field: &Field, meaning| Row {
+        name: name.to_owned(),
+        value: quoted(field.value()),
+        meaning,
+        file: None,
+    };
+    let unnamed = description.fields().iter().filter(|field| field.name().is_none());
+    // The program itself may be given by name.
+    let program = usize::from(description.keyword("program").is_none());
+    let arguments = unnamed.skip(program).map(|field| row("", field, "an argument of the program"));
+    let variables = description.fields().iter().filter_map(|field| {
+        let name = field.name().filter(|name| name.starts_with("env."))?;
+        Some(row(name, field, "a variable of its environment"))
+    });
+    arguments.chain(variables).collect()
 }
 
 /// Returns the field that gives an argument its value: by its name, or by its position.
@@ -205,6 +232,10 @@ mod tests {
             assert_eq!(kinds, known.iter().map(String::as_str).collect());
             for described in side.types() {
                 let kind = described.kind;
+                if kind == "stdio" {
+                    // It has no arguments: behind its colon stands nothing.
+                    continue;
+                }
                 // Behind a prefix stand the arguments of another type.
                 let text = if kind == PREFIX { format!("?=1:{kind}:tcp:1") } else { format!("{kind}:?=1") };
                 let DescriptionErrorKind::Unknown { known, .. } = error(&text).kind().clone() else {
@@ -212,7 +243,7 @@ mod tests {
                 };
                 let names: BTreeSet<_> = described.arguments().map(|argument| argument.name).collect();
                 assert_eq!(names, known.into_iter().collect(), "{kind}, {side:?}");
-                if kind == PREFIX {
+                if kind == PREFIX || kind == PROGRAM {
                     continue;
                 }
                 let many = format!("{kind}{}", ":1".repeat(20));
@@ -239,6 +270,20 @@ mod tests {
         let client = describe(&reactor, "tcp:80:host=example.org", Side::Client).unwrap();
         assert!(client.contains("  host           example.org"), "{client}");
         assert!(client.contains("  port           80"), "{client}");
+        reactor.close().unwrap();
+    }
+
+    /// A program is explained with all of its arguments and variables.
+    #[test]
+    fn programs_are_explained_with_their_arguments() {
+        let reactor = reactor();
+        let shown = describe(&reactor, "process:sort:-r:a b:env.LC_ALL=C:stderr=drop", Side::Client).unwrap();
+        let has = |name: &str, value: &str| {
+            shown.lines().any(|line| line.trim_start().starts_with(name) && line.contains(&format!(" {value} ")))
+        };
+        assert!(has("program ", "sort") && has("-r ", "") && has("\"a b\" ", ""), "{shown}");
+        assert!(has("env.LC_ALL ", "C") && has("stderr ", "drop"), "{shown}");
+        assert!(describe(&reactor, "stdio:", Side::Server).unwrap().starts_with("stdio (server): serves"));
         reactor.close().unwrap();
     }
 

@@ -146,6 +146,12 @@ pub(super) const SERVERS: &[Type] = &[
         by_name: &[NO_DELAY_ONLY, QUEUE, POLICIES],
     },
     Type {
+        kind: "stdio",
+        summary: "serves the standard input and output of the process, as one connection",
+        positional: &[],
+        by_name: &[],
+    },
+    Type {
         kind: "haproxy",
         summary: "reads a PROXY header in front of each connection of the description behind it",
         positional: &[],
@@ -192,6 +198,22 @@ pub(super) const CLIENTS: &[Type] = &[
         summary: "connects to a UNIX socket",
         positional: &[required("path", "the path of the socket, or a name after a NUL")],
         by_name: &[&[TIMEOUT, value("lockfile", "1: fails unless the lock's process lives", "0")], BUFFERS, QUEUE],
+    },
+    Type {
+        kind: "process",
+        summary: "starts a program, and connects to its standard input and output",
+        positional: &[required("program", "the name or the path of the program")],
+        by_name: &[
+            &[
+                without("directory", "the working directory of the program", "that of this process"),
+                without("uid", "the number of its user", "that of this process"),
+                without("gid", "the number of its group", "that of this process"),
+                value("clearEnv", "1: the program inherits no variables", "0"),
+                value("stderr", "its standard error: log, drop or inherit", "log"),
+                without("env.NAME", "a variable of its environment", "none but the inherited ones"),
+            ],
+            QUEUE,
+        ],
     },
     Type {
         kind: "haproxy",
