@@ -363,18 +363,10 @@ pub(super) fn interface_index(_name: &str) -> io::Result<u32> {
 }
 
 /// Returns the address of a socket as the system writes it.
-#[inline]
 pub(super) fn our_address(address: SocketAddrAny) -> io::Result<Address> {
-    if address.address_family() == AddressFamily::UNIX {
-        our_unix_address(address)
-    } else {
-        Ok(SocketAddr::try_from(address)?.into())
+    if address.address_family() != AddressFamily::UNIX {
+        return Ok(SocketAddr::try_from(address)?.into());
     }
-}
-
-/// Out of line: connections over TCP are more, and shorter.
-#[inline(never)]
-fn our_unix_address(address: SocketAddrAny) -> io::Result<Address> {
     let address = SocketAddrUnix::try_from(address)?;
     // A path of maximal length includes the NUL behind it.
     let path = address.path_bytes().map(|path| path.strip_suffix(b"\0").unwrap_or(path));
