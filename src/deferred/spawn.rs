@@ -107,6 +107,7 @@ impl Spawner {
     }
 
     /// Returns `true` if [`poll_woken`](Self::poll_woken) has tasks to poll.
+    #[inline]
     pub(crate) fn is_woken(&self) -> bool {
         self.0.woken.is_any()
     }

@@ -40,6 +40,12 @@ impl<C> Aftermath<C> {
         self.calls.push(Box::new(call));
     }
 
+    /// Returns `true` if there are such streams as [`take_resumed`](Self::take_resumed) takes.
+    #[inline]
+    pub(super) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
     /// Takes the streams that hold bytes for a protocol that resumed.
     pub(super) fn take_resumed(&self) -> impl Iterator<Item = Id> {
         self.resumed.take()
@@ -67,7 +73,7 @@ impl<C> Aftermath<C> {
 
     /// Returns `true` if the next turn must not wait.
     pub(super) fn forbids_waiting(&self) -> bool {
-        self.has_calls() || !self.resumed.is_empty()
+        self.has_calls() || self.has_resumed()
     }
 
     /// Returns `true` if calls wait for the end of the turn.

@@ -39,7 +39,9 @@ impl Core {
     pub(super) fn turn(self: &Rc<Self>, longest: Option<Duration>) -> Result<(), ReactorError> {
         self.count(|counters| counters.turns += 1);
         // 1
-        self.run_remote_calls();
+        if self.threads.has_calls() {
+            self.run_remote_calls();
+        }
         // 2
         self.run_timers();
         if self.is_forked_child() {
@@ -68,7 +70,9 @@ impl Core {
         }
         waited.map_err(ReactorError::Poll)?;
         // 6
-        self.deliver_held();
+        if self.aftermath.has_resumed() {
+            self.deliver_held();
+        }
         let mut inbox = self.inbox.take();
         // A callback may fork. In the child, the remaining events belong to the parent.
         while !self.is_forked_child() {
@@ -89,7 +93,9 @@ impl Core {
             }
         }
         self.inbox.set(inbox);
-        self.spawner.poll_woken();
+        if self.spawner.is_woken() {
+            self.spawner.poll_woken();
+        }
         if self.is_forked_child() {
             return Err(ReactorError::ForkedChild);
         }
@@ -103,9 +109,6 @@ impl Core {
 
     #[inline(never)]
     fn run_remote_calls(self: &Rc<Self>) {
-        if !self.threads.has_calls() {
-            return;
-        }
         let calls = self.threads.take_calls();
         let is_rung = self.threads.take_ring();
         let Some(reactor) = self.reactor() else { return };

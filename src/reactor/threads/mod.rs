@@ -75,6 +75,7 @@ impl<R> Threads<R> {
     }
 
     /// Returns `true` if calls from other threads are queued.
+    #[inline]
     pub(super) fn has_calls(&self) -> bool {
         self.calls.is_waiting()
     }
