@@ -141,8 +141,7 @@ fn row(described: &Type, description: &Description, argument: &Argument) -> Row 
     Row { name: argument.name.to_owned(), value, meaning: argument.meaning, file: file.map(about_file) }
 }
 
-/// The type whose description has the arguments and the variables of a program, as many as it
-/// likes.
+/// The type whose description has the arguments and the variables of a program, in any number.
 const PROGRAM: &str = "process";
 
 /// Returns the lines about the arguments and the variables of a program.
