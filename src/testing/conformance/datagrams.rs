@@ -348,9 +348,9 @@ pub(super) fn a_flooded_datagram_port_starves_no_other(setting: &mut dyn Setting
     let mut scene = Scene::new(setting);
     let turns = [Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new()))];
     let ports = turns.clone().map(|turns| {
-        let reactor = scene.reactor.clone();
+        let reactor = scene.reactor.downgrade();
         let counting = Speaker::new(&Log::default()).acts(move |seen, _, _, _| {
-            if seen == Seen::Datagram {
+            if let (Seen::Datagram, Some(reactor)) = (seen, reactor.upgrade()) {
                 turns.borrow_mut().push(reactor.counters().turns);
             }
             Ok(())

@@ -142,6 +142,8 @@ pub(super) fn a_paused_port_accepts_nothing(setting: &mut dyn Setting) {
     assert_eq!((last.received(), port.is_paused()), (b"8".to_vec(), true));
     drop(port.stop_listening());
     scene.finish(&[]);
+    // The factory holds its own port.
+    place.take();
 }
 
 /// F08.
