@@ -78,6 +78,14 @@ impl Ends {
     /// Returns an address in the form that the socket takes.
     #[inline]
     pub(super) fn reachable<'a>(&self, to: &'a Address) -> Result<Destination<'a>, DatagramError> {
+        match (self.reach, to) {
+            (Reach::Ipv4, Address::Inet(to @ SocketAddr::V4(_))) => Ok(Destination::Inet(*to)),
+            _ => self.converted(to),
+        }
+    }
+
+    #[inline(never)]
+    fn converted<'a>(&self, to: &'a Address) -> Result<Destination<'a>, DatagramError> {
         let to = match to {
             Address::Inet(to) => unmapped(*to),
             Address::Unix(name) if self.reach == Reach::Unix && !name.is_unnamed() => {

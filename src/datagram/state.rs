@@ -55,8 +55,8 @@ pub(crate) struct DatagramState {
     coalesces: bool,
     /// Writes of callbacks are collected ([`UdpOptions::collect_writes`](super::UdpOptions)).
     collects: bool,
-    /// Such a callback may run at present.
-    is_collecting: Cell<bool>,
+    /// The reactor, while such a callback may run.
+    collecting: RefCell<Option<Rc<dyn DatagramDriver>>>,
     /// A call of `connection_refused` is due.
     is_refused: Cell<bool>,
     counts: Cell<DatagramCounts>,
@@ -129,7 +129,7 @@ impl DatagramState {
             is_paused: Cell::new(false),
             coalesces: limits.coalesces,
             collects: limits.collects,
-            is_collecting: Cell::new(false),
+            collecting: RefCell::default(),
             is_refused: Cell::new(false),
             counts: Cell::default(),
         }
@@ -180,16 +180,15 @@ impl DatagramState {
         driver.ok_or(DatagramError::NotListening)
     }
 
-    /// Sends a datagram, or queues it behind others. `None` sends to the peer.
+    /// Sends a datagram, or queues it: to collect it, or behind others. `None` sends to the peer.
+    #[inline]
     pub(super) fn write(&self, data: &[u8], to: Option<&Address>) -> Result<(), DatagramError> {
+        if self.is_collecting() && self.collect(data, to)? { Ok(()) } else { self.write_through(data, to) }
+    }
+
+    fn write_through(&self, data: &[u8], to: Option<&Address>) -> Result<(), DatagramError> {
         let driver = self.driver()?;
-        let (to, named) = self.ends.destination(to)?;
-        if data.len() > most_bytes(named) {
-            return Err(DatagramError::MessageTooLong { to: named.clone(), length: data.len() });
-        }
-        if self.is_collecting.get() && self.collect(data, to) {
-            return Ok(());
-        }
+        let (to, named) = self.destination(data, to)?;
         if self.lanes.borrow().holds(to) {
             return self.push(data, to);
         }
@@ -220,25 +219,54 @@ impl DatagramState {
         Ok(())
     }
 
+    /// Returns the destination of a datagram, and the address that errors name.
+    #[inline]
+    fn destination<'a>(
+        &'a self,
+        data: &[u8],
+        to: Option<&'a Address>,
+    ) -> Result<(Destination<'a>, &'a Address), DatagramError> {
+        let (to, named) = self.ends.destination(to)?;
+        if data.len() > most_bytes(named) {
+            return Err(DatagramError::MessageTooLong { to: named.clone(), length: data.len() });
+        }
+        Ok((to, named))
+    }
+
     /// Starts or ends collecting writes, if the port is to. The end sends what was collected. A
     /// queue that waits already is not sent by this: its flush is due.
     pub(crate) fn set_collecting(&self, on: bool) {
         let collects = on && self.collects && self.lanes.borrow().is_shared_empty();
-        if self.is_collecting.replace(collects) && !on {
+        let driver = if collects { self.driver().ok() } else { None };
+        if self.collecting.replace(driver).is_some() && !on {
             self.flush();
         }
     }
 
+    /// Returns `true` if writes are collected. A child that a callback has forked collects none.
+    #[inline]
+    fn is_collecting(&self) -> bool {
+        self.collecting.borrow().as_ref().is_some_and(|driver| driver.is_usable())
+    }
+
     /// Collects a datagram. Returns `false` if the queue has no room for it: it is to be sent at
     /// once, or behind a queue that waits since this call.
-    fn collect(&self, data: &[u8], to: Destination<'_>) -> bool {
-        if self.lanes.borrow_mut().push(data, to) {
-            return true;
-        }
+    #[inline]
+    fn collect(&self, data: &[u8], to: Option<&Address>) -> Result<bool, DatagramError> {
+        let (to, _) = self.destination(data, to)?;
+        Ok(self.lanes.borrow_mut().push(data, to) || self.collect_again(data, to))
+    }
+
+    /// Sends what was collected, and collects a datagram that had no room before.
+    #[cold]
+    fn collect_again(&self, data: &[u8], to: Destination<'_>) -> bool {
         self.flush();
         let mut lanes = self.lanes.borrow_mut();
-        self.is_collecting.set(lanes.is_shared_empty());
-        lanes.is_shared_empty() && lanes.push(data, to)
+        if !lanes.is_shared_empty() {
+            self.collecting.take();
+            return false;
+        }
+        lanes.push(data, to)
     }
 
     /// Passes a datagram to the socket, again if the call has reported another one.
@@ -420,6 +448,7 @@ impl DatagramState {
             Life::Listening => *life = Life::Stopping(vec![promise]),
         }
         drop(life);
+        self.collecting.take();
         self.lanes.borrow_mut().clear();
         driver.stop(self.id);
         stopped

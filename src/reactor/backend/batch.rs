@@ -80,7 +80,8 @@ impl DatagramBatch {
     /// Returns the rooms that are free, one for each datagram.
     pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let (bytes, stride) = (self.room_bytes(), self.stride());
-        self.room.chunks_exact_mut(stride).take(BATCH).skip(self.received.len()).map(move |room| &mut room[..bytes])
+        let free = self.received.len() * stride..BATCH * stride;
+        self.room[free].chunks_exact_mut(stride).map(move |room| &mut room[..bytes])
     }
 
     /// Records a datagram that is in the first of the free [rooms](Self::rooms).
@@ -114,7 +115,8 @@ impl DatagramBatch {
         self.received.len() == BATCH
     }
 
-    fn room_bytes(&self) -> usize {
+    /// Returns the length of each room.
+    pub(crate) fn room_bytes(&self) -> usize {
         if self.coalesces { COALESCED_BYTES.max(self.most) } else { self.most }
     }
 

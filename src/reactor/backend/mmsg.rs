@@ -4,12 +4,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::mem::{self, offset_of};
+use std::mem::{self, MaybeUninit, offset_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::slice;
 
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
@@ -31,43 +32,50 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     socket: BorrowedFd<'_>,
     batch: &mut DatagramBatch,
 ) -> rustix::io::Result<()> {
-    let mut addresses = [[0; ADDRESS_BYTES]; BATCH];
-    let mut slices = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
-    // SAFETY: `mmsghdr` is a structure of C without invariants. Zeros are null pointers and lengths
-    // of zero.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    // Only what a call uses is written. Most calls receive a few datagrams, and clearing the arrays would
+    // take longer than the rest.
+    let mut addresses = [const { MaybeUninit::<[u8; ADDRESS_BYTES]>::uninit() }; BATCH];
+    let mut slices = [const { MaybeUninit::uninit() }; BATCH];
+    let mut headers = [const { MaybeUninit::uninit() }; BATCH];
     let mut controls = batch.coalesces().then_some([Control::<libc::c_int>::EMPTY; BATCH]);
     let mut rooms = 0;
-    for (index, room) in batch.rooms().enumerate() {
-        slices[index] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-        let header = &mut headers[index].msg_hdr;
-        header.msg_name = addresses[index].as_mut_ptr().cast();
+    for (((room, address), slice), header) in batch.rooms().zip(&mut addresses).zip(&mut slices).zip(&mut headers) {
+        let slice = slice.write(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
+        let header = &mut header.write(NO_HEADER).msg_hdr;
+        header.msg_name = address.as_mut_ptr().cast();
         header.msg_namelen = ADDRESS_BYTES as libc::socklen_t;
-        header.msg_iov = &mut slices[index];
+        header.msg_iov = slice;
         header.msg_iovlen = 1;
         rooms += 1;
     }
-    for (control, header) in controls.iter_mut().flatten().zip(&mut headers) {
+    let headers = &mut headers[..rooms];
+    // SAFETY: The loop has written as many headers as there are rooms.
+    let headers: &mut [libc::mmsghdr] = unsafe { &mut *(ptr::from_mut(headers) as *mut _) };
+    for (control, header) in controls.iter_mut().flatten().zip(&mut *headers) {
         header.msg_hdr.msg_control = ptr::from_mut(control).cast();
         header.msg_hdr.msg_controllen = mem::size_of_val(control) as _;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: The first `rooms` headers name an address, a slice, through it a room of the batch,
-    // and a control message or none, each with its length. All of them live until the call returns,
-    // and nothing else uses them meanwhile: the rooms are borrowed from the batch one by one and do
-    // not overlap. The timeout is none.
+    // SAFETY: Each header names an address, a slice, through it a room of the batch, and a control
+    // message or none, each with its length. All of them live until the call returns, and nothing
+    // else uses them meanwhile: the rooms are borrowed from the batch one by one and do not overlap.
+    // The timeout is none.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
     let received = usize::try_from(received).map_err(|_| last_error())?;
-    for (index, header) in headers.iter().enumerate().take(received) {
-        let (length, room) = (header.msg_len as usize, slices[index].iov_len);
+    let room = batch.room_bytes();
+    for (index, (header, address)) in headers.iter().zip(&addresses).enumerate().take(received) {
+        let length = header.msg_len as usize;
+        let address_bytes = (header.msg_hdr.msg_namelen as usize).min(ADDRESS_BYTES);
+        // SAFETY: The system has written so many bytes of the address.
+        let address = unsafe { slice::from_raw_parts(address.as_ptr().cast(), address_bytes) };
         batch.push(ReceivedDatagram {
             filled: length.min(room),
             each: controls.as_ref().and_then(|controls| controls[index].coalesced()),
             // With `MSG_TRUNC`, the length is that of the whole datagram.
             truncated: (header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0).then_some((length > room).then_some(length)),
-            peer: decode(&addresses[index], header.msg_hdr.msg_namelen as usize).ok_or(Errno::AFNOSUPPORT)?,
+            peer: decode(address, ADDRESS_BYTES == UNIX_BYTES).ok_or(Errno::AFNOSUPPORT)?,
         });
     }
     Ok(())
@@ -81,36 +89,36 @@ pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -
         Destination::Peer | Destination::Inet(_) => None,
     };
     let mut counts = [0; BATCH];
-    let mut addresses = [InetAddress::ANY; BATCH];
-    let mut slices = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
-    let mut controls = [Control::<u16>::EMPTY; BATCH];
-    // SAFETY: as in `receive`.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    let mut addresses = [const { MaybeUninit::uninit() }; BATCH];
+    let mut slices = [const { MaybeUninit::uninit() }; BATCH];
+    let mut controls = [const { MaybeUninit::uninit() }; BATCH];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut runs = 0;
     for (index, run) in queue.runs(most).take(BATCH).enumerate() {
         counts[index] = run.count;
-        let header = &mut headers[index].msg_hdr;
-        slices[index] = libc::iovec { iov_base: run.data.as_ptr().cast_mut().cast(), iov_len: run.data.len() };
-        header.msg_iov = &mut slices[index];
+        let header = &mut headers[index].write(NO_HEADER).msg_hdr;
+        let data = run.data.as_ptr().cast_mut().cast();
+        header.msg_iov = slices[index].write(libc::iovec { iov_base: data, iov_len: run.data.len() });
         header.msg_iovlen = 1;
         (header.msg_name, header.msg_namelen) = match (run.to, &receiver) {
-            (Destination::Inet(to), _) => addresses[index].set(to),
+            (Destination::Inet(to), _) => addresses[index].write(InetAddress::ANY).set(to),
             (_, Some(to)) => (to.as_ptr().cast_mut().cast(), to.addr_len()),
             (_, None) => (ptr::null_mut(), 0),
         };
         if run.count > 1 {
             // A run has 65,000 bytes at most.
-            controls[index] = Control::new(libc::SOL_UDP, libc::UDP_SEGMENT, run.length as u16);
-            header.msg_control = ptr::from_mut(&mut controls[index]).cast();
+            let control = Control::new(libc::SOL_UDP, libc::UDP_SEGMENT, run.length as u16);
+            header.msg_control = ptr::from_mut(controls[index].write(control)).cast();
             header.msg_controllen = mem::size_of::<Control<u16>>() as _;
         }
         runs += 1;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: The first `runs` headers name bytes of the queue, an address or none, and a control
-    // message or none, each with its length. All of them live until the call returns, and the
-    // system writes to none of them but to `msg_len`.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), runs as libc::c_uint, flags as _) };
+    let first = headers.as_mut_ptr().cast();
+    // SAFETY: The first `runs` headers are written. They name bytes of the queue, an address or none,
+    // and a control message or none, each with its length. All of them live until the call returns,
+    // and the system writes to none of them but to `msg_len`.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), first, runs as libc::c_uint, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| last_error())?;
     Ok(counts[..sent].iter().sum())
 }
@@ -129,6 +137,10 @@ pub(super) fn coalesce(socket: BorrowedFd<'_>) -> io::Result<()> {
 fn last_error() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+// SAFETY: `mmsghdr` is a structure of C without invariants. Zeros are null pointers and lengths of
+// zero.
+const NO_HEADER: libc::mmsghdr = unsafe { mem::zeroed() };
 
 /// One control message with one value, as `CMSG_FIRSTHDR` and `CMSG_DATA` find them: the value
 /// follows its header, whose size is a multiple of every alignment that counts.
@@ -197,13 +209,13 @@ impl InetAddress {
     }
 }
 
-/// Decodes an address, of which the system has written `length` bytes. The fields stand where
-/// `sockaddr_in`, `sockaddr_in6` and `sockaddr_un` have them.
-fn decode(address: &[u8], length: usize) -> Option<Address> {
-    let written = address.get(..length).unwrap_or(address);
+/// Decodes an address that the system has written. The fields stand where `sockaddr_in`,
+/// `sockaddr_in6` and `sockaddr_un` have them.
+#[inline]
+fn decode(written: &[u8], is_unix: bool) -> Option<Address> {
     let Some((family, rest)) = written.split_first_chunk() else {
         // Only a UNIX socket may have no address at all.
-        return (address.len() == UNIX_BYTES).then(|| UnixAddress::unnamed().into());
+        return is_unix.then(|| UnixAddress::unnamed().into());
     };
     match libc::c_int::from(libc::sa_family_t::from_ne_bytes(*family)) {
         libc::AF_UNIX => Some(decode_name(rest).into()),
@@ -297,13 +309,13 @@ mod tests {
     /// Addresses of IP are decoded from the bytes of the system's structures.
     #[test]
     fn addresses() {
-        let of = |raw: &[u8; INET_BYTES]| decode(raw, INET_BYTES).and_then(|address| address.socket_addr());
+        let of = |raw: &[u8]| decode(raw, false).and_then(|address| address.socket_addr());
         let mut raw = [0; INET_BYTES];
-        assert_eq!((of(&raw), decode(&raw, 0)), (None, None), "no family");
+        assert_eq!((of(&raw), decode(&[], false)), (None, None), "no family");
         raw[..2].copy_from_slice(&(libc::AF_INET as libc::sa_family_t).to_ne_bytes());
         raw[2..8].copy_from_slice(&[0x1f, 0x90, 192, 0, 2, 7]);
         assert_eq!(of(&raw), Some("192.0.2.7:8080".parse().unwrap()));
-        assert_eq!(decode(&raw, 7), None, "it is cut short");
+        assert_eq!(of(&raw[..7]), None, "it is cut short");
         raw[..2].copy_from_slice(&(libc::AF_INET6 as libc::sa_family_t).to_ne_bytes());
         raw[4..8].fill(0);
         raw[8..24].copy_from_slice(&"fe80::1".parse::<Ipv6Addr>().unwrap().octets());
@@ -321,7 +333,7 @@ mod tests {
             let mut raw = [0; UNIX_BYTES];
             raw[..FAMILY_BYTES].copy_from_slice(&(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes());
             raw[FAMILY_BYTES..][..name.len()].copy_from_slice(name);
-            let address = decode(&raw, FAMILY_BYTES + name.len()).expect("an address");
+            let address = decode(&raw[..FAMILY_BYTES + name.len()], true).expect("an address");
             address.unix().expect("a UNIX address").clone()
         };
         let path = UnixAddress::path("/run/a").unwrap();
@@ -330,7 +342,7 @@ mod tests {
         for none in [&b""[..], b"\0", &[b'x'; 108]] {
             assert_eq!(of(none), UnixAddress::unnamed());
         }
-        assert_eq!(decode(&[0; UNIX_BYTES], 0), Some(UnixAddress::unnamed().into()));
+        assert_eq!(decode(&[], true), Some(UnixAddress::unnamed().into()));
         assert_eq!(of(&[b'x'; 107]), UnixAddress::path("x".repeat(107)).unwrap());
     }
 }
