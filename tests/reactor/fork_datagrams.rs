@@ -150,3 +150,43 @@ fn a_daemon_serves_datagram_ports() {
         drop(held.take());
     });
 }
+
+/// Collects an answer, and forks in the same callback.
+struct ForkWhileCollecting;
+
+impl DatagramProtocol for ForkWhileCollecting {
+    fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], peer: &Address) -> Result<()> {
+        transport.write(data, peer)?;
+        Child::new(|| {
+            let refused = transport.write(b"no", peer);
+            assert!(matches!(refused, Err(DatagramError::NotListening)), "{refused:?}");
+        })
+        .ends_well(|| ());
+        Ok(())
+    }
+}
+
+/// What a callback has collected before a fork is sent once, by the parent. In the child, the port
+/// takes nothing more.
+#[test]
+fn a_child_sends_nothing_that_was_collected() {
+    own_process!();
+    on_each(|reactor| {
+        let options = UdpOptions::new().collect_writes(true);
+        let port = reactor.listen_udp(loopback(), &options, ForkWhileCollecting).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_nonblocking(true).unwrap();
+        peer.send_to(b"answer", port.host().socket_addr().unwrap()).unwrap();
+        let mut answers = Vec::new();
+        let mut receive = || {
+            let mut answer = [0; 100];
+            while let Ok(length) = peer.recv(&mut answer) {
+                answers.push(answer[..length].to_vec());
+            }
+            answers.len()
+        };
+        run_until(&reactor, || receive() > 0);
+        reactor.close().unwrap();
+        assert_eq!((receive(), answers), (1, vec![b"answer".to_vec()]));
+    });
+}
