@@ -236,20 +236,22 @@ impl Kernel {
     }
 
     pub(super) fn datagram_news(&mut self, id: SocketId) -> Option<News> {
-        let Some(socket) = self.datagrams.get_mut(&id) else { return self.unix_datagram_news(id) };
-        let has_room = socket.blocked && socket.sent_bytes < socket.send_buffer;
-        let (owner, has_news) =
-            (socket.owner, socket.receiving && (socket.asked || socket.refused || !socket.incoming.is_empty()));
-        if has_room {
-            socket.blocked = false;
+        let (owner, has_room, has_news, blocked, asked) = if let Some(socket) = self.datagrams.get_mut(&id) {
+            let has_news = socket.receiving && (socket.asked || socket.refused || !socket.incoming.is_empty());
+            let has_room = socket.sent_bytes < socket.send_buffer;
+            (socket.owner, has_room, has_news, &mut socket.blocked, &mut socket.asked)
+        } else {
+            let socket = self.unix_datagrams.get_mut(&id)?;
+            (socket.owner(), socket.has_room(), socket.has_news(), &mut socket.blocked, &mut socket.asked)
+        };
+        if *blocked && has_room {
+            *blocked = false;
             if has_news {
                 self.make_ready(owner, id);
             }
             return Some(News::SendReady);
         }
-        if has_news {
-            socket.asked = false;
-        }
+        *asked &= !has_news;
         has_news.then_some(News::DatagramsReady)
     }
 

@@ -45,9 +45,9 @@ pub(crate) struct SimulatedUnixDatagrams {
     broadcast: bool,
     receiving: bool,
     /// The reactor has asked for a report, whatever has arrived.
-    asked: bool,
+    pub(super) asked: bool,
     /// A send waits for room.
-    blocked: bool,
+    pub(super) blocked: bool,
     /// There may be room since then.
     woken: bool,
     /// The last send was held back for no reason, so the next one is not.
@@ -226,23 +226,6 @@ impl Kernel {
             self.make_ready(owner, id);
         }
     }
-
-    pub(super) fn unix_datagram_news(&mut self, id: SocketId) -> Option<News> {
-        let socket = self.unix_datagrams.get_mut(&id)?;
-        let has_news = socket.receiving && (socket.asked || !socket.incoming.is_empty());
-        if socket.blocked && socket.woken {
-            socket.blocked = false;
-            let owner = socket.owner;
-            if has_news {
-                self.make_ready(owner, id);
-            }
-            return Some(News::SendReady);
-        }
-        if has_news {
-            socket.asked = false;
-        }
-        has_news.then_some(News::DatagramsReady)
-    }
 }
 
 impl SimulatedUnixDatagrams {
@@ -252,6 +235,16 @@ impl SimulatedUnixDatagrams {
 
     pub(super) fn set_receiving(&mut self, on: bool) {
         (self.receiving, self.asked) = (on, on);
+    }
+
+    /// Returns `true` if a receive has a result.
+    pub(super) fn has_news(&self) -> bool {
+        self.receiving && (self.asked || !self.incoming.is_empty())
+    }
+
+    /// Returns `true` if the receiver of a blocked send has room again.
+    pub(super) fn has_room(&self) -> bool {
+        self.woken
     }
 
     /// A socket whose peer is the sender is bounded by the sender's buffer alone.
