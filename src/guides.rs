@@ -9,9 +9,6 @@ macro_rules! pages {
 
 pages! {
     readme "../README.md"
-    datagrams "../docs/datagrams.md"
-    processes "../docs/processes.md"
-    standard_io "../docs/standard-io.md"
     async_beside_callbacks "../docs/guide/src/how-to/async-beside-callbacks.md"
     #[cfg(feature = "async")]
     async_libraries "../docs/guide/src/how-to/async.md"
@@ -19,6 +16,7 @@ pages! {
     backpressure "../docs/guide/src/how-to/backpressure.md"
     clients "../docs/guide/src/how-to/clients.md"
     cores "../docs/guide/src/how-to/cores.md"
+    datagrams "../docs/guide/src/how-to/datagrams.md"
     debugging "../docs/guide/src/how-to/debugging.md"
     deferreds "../docs/guide/src/how-to/deferreds.md"
     #[cfg(feature = "logging")]
@@ -30,9 +28,11 @@ pages! {
     logs "../docs/guide/src/how-to/logs.md"
     other_loops "../docs/guide/src/how-to/other-loops.md"
     policies "../docs/guide/src/how-to/policies.md"
+    processes "../docs/guide/src/how-to/processes.md"
     servers "../docs/guide/src/how-to/servers.md"
     services "../docs/guide/src/how-to/services.md"
     snapshots "../docs/guide/src/how-to/snapshots.md"
+    standard_io "../docs/guide/src/how-to/standard-io.md"
     testing "../docs/guide/src/how-to/testing.md"
     threads "../docs/guide/src/how-to/threads.md"
     timers "../docs/guide/src/how-to/timers.md"

@@ -32,8 +32,8 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     socket: BorrowedFd<'_>,
     batch: &mut DatagramBatch,
 ) -> rustix::io::Result<()> {
-    // Only what a call uses is written. Most calls receive a few datagrams, and clearing the arrays would
-    // take longer than the rest.
+    // Only what a call uses is written. Most calls receive a few datagrams, and clearing the arrays
+    // would take longer than the rest.
     let mut addresses = [const { MaybeUninit::<[u8; ADDRESS_BYTES]>::uninit() }; BATCH];
     let mut slices = [const { MaybeUninit::uninit() }; BATCH];
     let mut headers = [const { MaybeUninit::uninit() }; BATCH];
@@ -58,8 +58,8 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: Each header names an address, a slice, through it a room of the batch, and a control
     // message or none, each with its length. All of them live until the call returns, and nothing
-    // else uses them meanwhile: the rooms are borrowed from the batch one by one and do not overlap.
-    // The timeout is none.
+    // else uses them meanwhile: the rooms are borrowed from the batch one by one and do not
+    // overlap. The timeout is none.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
@@ -115,9 +115,9 @@ pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let first = headers.as_mut_ptr().cast();
-    // SAFETY: The first `runs` headers are written. They name bytes of the queue, an address or none,
-    // and a control message or none, each with its length. All of them live until the call returns,
-    // and the system writes to none of them but to `msg_len`.
+    // SAFETY: The first `runs` headers are written. They name bytes of the queue, an address or
+    // none, and a control message or none, each with its length. All of them live until the call
+    // returns, and the system writes to none of them but to `msg_len`.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), first, runs as libc::c_uint, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| last_error())?;
     Ok(counts[..sent].iter().sum())
