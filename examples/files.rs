@@ -14,9 +14,9 @@
 //! also by symbolic links.
 //!
 //! The arguments are the folder (default: the present one), where to listen (default
-//! `tcp:7000:maxConnections=1000:receiveTimeout=60:queueLimit=1048576`), and the seconds after which
-//! a peer that takes nothing of a file is cut off (20). On SIGTERM the server stops listening,
-//! closes idle connections, and gives the downloads ten seconds to end.
+//! `tcp:7000:maxConnections=1000:receiveTimeout=60:queueLimit=1048576`), and the seconds after
+//! which a peer that takes nothing of a file is cut off (20). On SIGTERM the server stops
+//! listening, closes idle connections, and gives the downloads ten seconds to end.
 //!
 //! `pause_producing` in the middle of a chunk keeps the requests behind the first one. They are
 //! delivered on `resume_producing`, when its file is sent.

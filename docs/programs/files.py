@@ -83,8 +83,8 @@ class Download(LineReceiver, TimeoutMixin):
 
     def sent(self, _, part):
         if part.left:  # The file became shorter meanwhile.
-            self.transport.abortConnection()
-        else:
+            self.transport.loseConnection()
+        elif not self.transport.disconnecting:
             self.setTimeout(IDLE_LIMIT)
             self.resumeProducing()
 

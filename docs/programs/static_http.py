@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""examples/static_http.rs on Twisted: the same program by hand on `twisted.protocols`, line for line
-where that is possible. Arguments: the folder, and where to listen (tcp:8080).
+"""examples/static_http.rs on Twisted: the same program by hand on `twisted.protocols`, line for
+line where that is possible. Arguments: the folder, and where to listen (tcp:8080).
 
 `twisted.web.static.File` is a whole server of files: a program with it has five lines. It has no
 limit for a slow head or a stalled peer.
@@ -157,7 +157,7 @@ class StaticHttp(LineReceiver, TimeoutMixin):
         return data
 
     def sent(self, _, part, keeps):
-        if keeps and not part.left:
+        if keeps and not part.left and not self.transport.disconnecting:
             self.head = None
             self.setTimeout(IDLE_LIMIT)
             self.resumeProducing()
