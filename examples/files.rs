@@ -36,7 +36,7 @@ use ropewalk::protocols::{FileSender, LineReceiver};
 use ropewalk::{Result, Transport, bail, for_protocol};
 
 const LONGEST_LINE_BYTES: usize = 4096;
-const DEFAULT_ENDPOINT: &str = "tcp:7000:maxConnections=1000:receiveTimeout=60:queueLimit=1048576";
+pub(crate) const DEFAULT_ENDPOINT: &str = "tcp:7000:maxConnections=1000:receiveTimeout=60:queueLimit=1048576";
 
 /// Time that the last downloads have to end after SIGTERM.
 const FAREWELL: Duration = Duration::from_secs(10);

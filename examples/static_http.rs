@@ -44,7 +44,7 @@ use ropewalk::policies::Timeout;
 use ropewalk::protocols::{FileSender, FrameReceiver, FrameTooLong};
 use ropewalk::{Failure, Result, Transport, for_protocol};
 
-const DEFAULT_ENDPOINT: &str = "tcp:8080:maxConnections=10000:receiveTimeout=60";
+pub(crate) const DEFAULT_ENDPOINT: &str = "tcp:8080:maxConnections=10000:receiveTimeout=60";
 const LONGEST_HEAD_BYTES: usize = 8192;
 const MOST_FIELDS: usize = 64;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
