@@ -1,9 +1,17 @@
 //! The example `files` and the same program on Twisted, run as a user would.
 
+#[path = "../../examples/files.rs"]
+#[allow(dead_code, reason = "its main is for real sockets")]
+mod files;
+
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use ropewalk::endpoints::server_from_string;
+use ropewalk::for_protocol;
+use ropewalk::interfaces::*;
+use ropewalk::testing::MemoryReactor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -154,6 +162,15 @@ fn an_idle_peer_is_closed() {
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     expect_line(&mut next, "OK 6");
     assert_eq!(server.end(), "");
+}
+
+/// The default description is one that the endpoints understand.
+#[test]
+fn the_default_endpoint_listens() {
+    let memory = MemoryReactor::new();
+    let port = server_from_string(memory.reactor(), files::DEFAULT_ENDPOINT).unwrap().listen(for_protocol(|_| Echo));
+    port.or_log("listening");
+    assert_eq!(memory.ports().iter().map(|port| port.port()).collect::<Vec<_>>(), [Some(7000)]);
 }
 
 /// SIGTERM closes the port and idle connections. A download ends first.

@@ -5,11 +5,14 @@
 #[allow(dead_code, reason = "its main is for real sockets")]
 mod static_http;
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 use std::time::Duration;
 
-use ropewalk::testing::{AccumulatingProtocol, PumpOptions, StringConnection, StringTransport};
+use ropewalk::endpoints::server_from_string;
+use ropewalk::for_protocol;
+use ropewalk::interfaces::*;
+use ropewalk::testing::{AccumulatingProtocol, MemoryReactor, PumpOptions, StringConnection, StringTransport};
 use static_http::StaticHttp;
 
 use super::file_servers::{ENDPOINT, Folder};
@@ -258,4 +261,35 @@ fn a_stalled_peer_is_cut_off() {
     assert!(pump.server().lost().is_none());
     pass(6);
     assert!(pump.server().lost().is_some(), "{}", pump.transcript());
+}
+
+/// A file that becomes shorter while it is sent ends the connection: the client can tell by the
+/// length that was announced.
+#[test]
+fn a_file_that_shrinks_ends_the_connection() {
+    let folder = Folder::new("shrinks");
+    folder.add_large("large", 1 << 20);
+    let client = AccumulatingProtocol::new();
+    let received = client.record();
+    let pump = PumpOptions::new().room(4096).connect(client, server(&folder));
+    pump.client().transport().write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\nGET /small HTTP/1.1\r\nHost: a\r\n\r\n");
+    pump.client().transport().pause_producing();
+    pump.flush();
+    File::options().write(true).open(folder.served().join("large")).unwrap().set_len(100_000).unwrap();
+    pump.client().transport().resume_producing();
+    pump.flush();
+    assert!(received.is_lost(), "{}", pump.transcript());
+    let received = received.data();
+    let head = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert!(String::from_utf8_lossy(&received[..head]).contains("Content-Length: 1048576\r\n"));
+    assert_eq!(received.len() - head, 100_000);
+}
+
+/// The default description is one that the endpoints understand.
+#[test]
+fn the_default_endpoint_listens() {
+    let memory = MemoryReactor::new();
+    let endpoint = server_from_string(memory.reactor(), static_http::DEFAULT_ENDPOINT).unwrap();
+    endpoint.listen(for_protocol(|_| Echo)).or_log("listening");
+    assert_eq!(memory.ports().iter().map(|port| port.port()).collect::<Vec<_>>(), [Some(8080)]);
 }
