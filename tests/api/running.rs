@@ -78,6 +78,13 @@ impl Running {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// The most memory that it has had so far, in kB.
+    pub(crate) fn peak_memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Its exit status, what else it printed, and its complaints.
     #[track_caller]
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>, String) {

@@ -16,9 +16,7 @@ struct Program(PathBuf);
 impl Program {
     /// Returns `None` if Python or Twisted is missing.
     fn below(heading: &str, endpoint: &str, replacement: &str) -> Option<Self> {
-        let imported = Command::new("python3").args(["-c", "import twisted"]).stderr(Stdio::null()).status();
-        if !imported.is_ok_and(|status| status.success()) {
-            println!("skipped: python3 has no Twisted");
+        if !has_twisted() {
             return None;
         }
         let page = read("docs/guide/src/from-twisted/programs.md");
@@ -55,6 +53,16 @@ impl Drop for Program {
         // A file that is gone already leaves nothing behind.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Returns `true` if Python has Twisted. Otherwise the message says that a part is skipped.
+pub(crate) fn has_twisted() -> bool {
+    let imported = Command::new("python3").args(["-c", "import twisted"]).stderr(Stdio::null()).status();
+    let has_twisted = imported.is_ok_and(|status| status.success());
+    if !has_twisted {
+        println!("skipped: python3 has no Twisted");
+    }
+    has_twisted
 }
 
 const INHERITED: &str = "systemd:domain=INET:index=0";
