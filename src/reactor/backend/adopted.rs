@@ -53,14 +53,6 @@ pub(crate) enum Examined {
     Connection(AddressPair),
 }
 
-/// The properties of a stream socket that the program hands over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StreamKind {
-    pub(crate) unix: bool,
-    /// It may have other descriptors.
-    pub(crate) shared: bool,
-}
-
 /// Examines a socket, and makes it nonblocking and close-on-exec. A socket that is refused keeps
 /// its mode: other processes may share it.
 pub(super) fn examine(

@@ -31,7 +31,7 @@ use std::time::Duration;
 use ::mio::Interest as PollInterest;
 use ::mio::Waker;
 
-use super::adopted::{self, AdoptedOptions, Examined, Role, StreamKind};
+use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
 use super::fine_timer::FineTimer;
@@ -297,12 +297,12 @@ impl Backend for Mio {
         adopted::examine(descriptor, role, options)
     }
 
-    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, kind: StreamKind) -> Result<(), (OwnedFd, io::Error)> {
+    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         if let Err(error) = self.poller.register(id, socket.as_raw_fd(), RECEIVING) {
             return Err((socket, error));
         }
-        let mut stream = PolledStream::new(socket, kind.unix);
-        stream.shared = kind.shared;
+        let mut stream = PolledStream::new(socket, unix);
+        stream.shared = true;
         self.table.insert(id, PolledSource::Stream(stream));
         Ok(())
     }

@@ -115,7 +115,7 @@ use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::InFlight;
 
 pub(in crate::reactor) use self::adopted::{accept_from, prepare_named};
-pub(crate) use self::adopted::{AdoptedOptions, Examined, Role, StreamKind};
+pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
 pub(crate) use self::any::AnyBackend;
 #[cfg(feature = "testing")]
 pub(crate) use self::batch::ReceivedDatagram;
@@ -176,9 +176,10 @@ pub(crate) trait Backend {
         Err(AdoptError::Unsupported)
     }
 
-    /// Takes over a nonblocking stream socket of the program's under `id`, which gets the mode that
-    /// the backend needs. An error gives it back. A backend without descriptors refuses.
-    fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _kind: StreamKind) -> Result<(), (OwnedFd, io::Error)> {
+    /// Takes over a [prepared](prepare_named) stream socket of the program's under `id`: it is
+    /// nonblocking, and gets the mode that the backend needs. An error gives it back. A backend
+    /// without descriptors refuses.
+    fn adopt_stream(&mut self, _id: Id, socket: OwnedFd, _unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         Err((socket, io::ErrorKind::Unsupported.into()))
     }
 

@@ -14,7 +14,7 @@ use crate::address::{Address, AddressPair};
 use crate::error::{AdoptError, ConnectError, NotAdopted};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Connection, Protocol};
-use crate::reactor::backend::{self, AdoptedOptions, StreamKind, prepare_named};
+use crate::reactor::backend::{AdoptedOptions, accept_from, prepare_named};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::transport::Transport;
 use crate::transport::id::Id;
@@ -86,7 +86,7 @@ impl Reactor {
         let prepared =
             self.0.may_adopt().and_then(|()| Ok(prepare_named(socket.as_fd(), &ends.host(), options.adopted())?));
         match prepared {
-            Ok(()) => self.0.adopt_stream(socket, ends, options.adopted(), true, protocol),
+            Ok(()) => self.0.adopt_stream(socket, ends, options.adopted(), protocol),
             Err(error) => Err(NotAdopted::new(socket, error)),
         }
     }
@@ -103,15 +103,15 @@ impl Reactor {
     /// the process has no descriptor left. `ECONNABORTED` is also the error for a peer that is
     /// gone already, if the system does not tell its address.
     pub fn accept_from(&self, listener: impl AsFd) -> io::Result<AcceptedSocket> {
-        let (socket, peer) = backend::accept_from(listener.as_fd())?;
+        let (socket, peer) = accept_from(listener.as_fd())?;
         Ok(AcceptedSocket { socket, peer })
     }
 
     /// Takes over a connection of [`accept_from`](Self::accept_from), and joins `protocol` to it,
     /// as [`adopt_stream`](Self::adopt_stream) does. `host` is the address of this end.
     ///
-    /// In comparison, it makes no system calls to examine and prepare the socket. Its only
-    /// descriptor is the reactor's, until [`Transport::duplicate`].
+    /// In comparison, it makes no system calls to examine and prepare the socket, because the kind
+    /// and the mode of the socket are known.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -129,7 +129,7 @@ impl Reactor {
     /// let client = std::net::TcpStream::connect(host)?;
     /// let accepted = reactor.accept_from(&listener)?;
     /// let echo = reactor.adopt_accepted(accepted, host, Echo)?;
-    /// assert_eq!(echo.transport().peer().inet(), Some(client.local_addr()?));
+    /// assert_eq!(echo.transport().peer().socket_addr(), Some(client.local_addr()?));
     /// # Ok(())
     /// # }
     /// ```
@@ -146,7 +146,7 @@ impl Reactor {
         self.0.may_adopt()?;
         let ends = AddressPair::new(host.into(), accepted.peer);
         let options = AdoptedOptions::new();
-        let adopted = self.0.adopt_stream(accepted.socket, ends, &options, false, protocol);
+        let adopted = self.0.adopt_stream(accepted.socket, ends, &options, protocol);
         adopted.map_err(|refused| refused.error)
     }
 }
@@ -179,16 +179,15 @@ impl From<AcceptedSocket> for OwnedFd {
 }
 
 impl Core {
-    /// Joins a prepared socket to a protocol. A shared one may have other descriptors.
+    /// Joins a prepared socket to a protocol.
     fn adopt_stream<P: Protocol>(
         &self,
         socket: OwnedFd,
         ends: AddressPair,
         options: &AdoptedOptions,
-        shared: bool,
         protocol: P,
     ) -> Result<Connection<P>, NotAdopted<ConnectError>> {
-        let kind = StreamKind { unix: ends.host().unix().is_some(), shared };
+        let is_unix = ends.host().unix().is_some();
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), ends);
         transport.begin_with_limit(options.connections.queue_limit);
@@ -204,9 +203,9 @@ impl Core {
             }
         };
         let adopted = match self.backend_for_request() {
-            Ok(mut backend) => backend.adopt_stream(id, socket, kind),
+            Ok(mut backend) => backend.adopt_stream(id, socket, is_unix),
             Err(_) => {
-                self.when_awake(move |core| core.adopt_awake(id, socket, kind));
+                self.when_awake(move |core| core.adopt_awake(id, socket, is_unix));
                 Ok(())
             }
         };
@@ -231,10 +230,10 @@ impl Core {
     }
 
     /// Takes over a socket that was handed over while the loop waited.
-    fn adopt_awake(&self, id: Id, socket: OwnedFd, kind: StreamKind) {
+    fn adopt_awake(&self, id: Id, socket: OwnedFd, is_unix: bool) {
         // It may have been discarded meanwhile. The socket is closed then.
         let Some(joint) = self.joint(id) else { return };
-        let adopted = self.backend.borrow_mut().adopt_stream(id, socket, kind);
+        let adopted = self.backend.borrow_mut().adopt_stream(id, socket, is_unix);
         if let Err((_, error)) = adopted {
             joint.transport().update(|stream| stream.fail(Failure::untraced(AdoptError::of_backend(error))));
         }

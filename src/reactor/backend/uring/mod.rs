@@ -54,7 +54,7 @@ use self::flow::Flow;
 use self::port::Accepting;
 use self::ring::{Done, Kind, Ring};
 use self::waker::RingWaker;
-use super::adopted::{self, AdoptedOptions, Examined, Role, StreamKind};
+use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
 use super::foreign::ForeignDescriptors;
@@ -254,12 +254,12 @@ impl Backend for Uring {
         Ok(examined)
     }
 
-    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, kind: StreamKind) -> Result<(), (OwnedFd, io::Error)> {
+    fn adopt_stream(&mut self, id: Id, socket: OwnedFd, unix: bool) -> Result<(), (OwnedFd, io::Error)> {
         // A UNIX stream is polled, and read by plain calls.
-        if !kind.unix && let Err(error) = socket::set_blocking(socket.as_fd(), true) {
+        if !unix && let Err(error) = socket::set_blocking(socket.as_fd(), true) {
             return Err((socket, error));
         }
-        self.insert_stream(id, socket, kind.unix);
+        self.insert_stream(id, socket, unix);
         Ok(())
     }
 
