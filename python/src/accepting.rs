@@ -38,12 +38,13 @@ impl Listener {
         let Some(state) = self.state.get(py).upgrade() else {
             return Err(PyRuntimeError::new_err("the reactor is gone"));
         };
-        let accepted = gil::borrowed(self.number, |listener| state.engine.accept_from(listener)).map_err(system_error)?;
+        let accepted =
+            gil::borrowed(self.number, |listener| state.engine.accept_from(listener)).map_err(system_error)?;
         let address = match accepted.peer().socket_addr() {
             Some(SocketAddr::V4(peer)) => (peer.ip().to_string(), peer.port()).into_pyobject(py)?.into_any(),
-            Some(SocketAddr::V6(peer)) => (peer.ip().to_string(), peer.port(), peer.flowinfo(), peer.scope_id())
-                .into_pyobject(py)?
-                .into_any(),
+            Some(SocketAddr::V6(peer)) => {
+                (peer.ip().to_string(), peer.port(), peer.flowinfo(), peer.scope_id()).into_pyobject(py)?.into_any()
+            }
             None => return Err(PyValueError::new_err("the listener is no TCP socket")),
         };
         Ok((Accepted(Gil::new(RefCell::new(Some(accepted)), py)), address))

@@ -29,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
-use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
@@ -403,8 +403,9 @@ impl Conn {
     }
 
     #[getter]
-    fn protocol(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.0.get(py).protocol(py).ok_or_else(|| PyAttributeError::new_err("protocol"))
+    fn protocol(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let protocol = slf.get().0.get(slf.py()).protocol(slf.py());
+        protocol.ok_or_else(|| ending::no_attribute(slf, "protocol"))
     }
 
     #[setter]
@@ -414,9 +415,9 @@ impl Conn {
     }
 
     #[deleter]
-    fn delete_protocol(&self, py: Python<'_>) -> PyResult<()> {
-        let protocol = self.0.get(py).protocol.take();
-        protocol.map(drop).ok_or_else(|| PyAttributeError::new_err("protocol"))
+    fn delete_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let protocol = slf.get().0.get(slf.py()).protocol.take();
+        protocol.map(drop).ok_or_else(|| ending::no_attribute(slf, "protocol"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -485,7 +486,11 @@ impl Inner {
 
     /// Returns the number of an accepted connection's descriptor; -1 once it is closed.
     fn number(&self) -> RawFd {
-        self.accepted.get().filter(|_| self.transport.borrow().is_some()).unwrap_or(-1)
+        let transport = self.transport.borrow();
+        let (Some(number), Some(transport)) = (self.accepted.get(), &*transport) else { return -1 };
+        // The engine cannot be asked while it waits, and closes nothing then.
+        let is_waiting = self.state().is_some_and(|state| state.engine.is_waiting());
+        if is_waiting { number } else { transport.raw_fd().unwrap_or(-1) }
     }
 
     /// Lets the transport go at once: no callback comes any more.
@@ -544,12 +549,7 @@ impl Inner {
             && !slf.getattr(intern!(py, "producerPaused"))?.is_truthy()?)
     }
 
-    fn through_tls(
-        &self,
-        py: Python<'_>,
-        method: &Bound<'_, PyString>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    fn through_tls(&self, py: Python<'_>, method: &Bound<'_, PyString>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         if self.connected.get()
             && let Some(protocol) = self.protocol(py)
         {

@@ -93,7 +93,9 @@ impl LogContexts {
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(place) = self.0.try_borrow() else { return Ok(()) };
-        place.as_ref().map_or(Ok(()), |it| visit.call(&it.stack).and_then(|()| visit.call(&it.empty)).and_then(|()| visit.call(&it.key)))
+        place.as_ref().map_or(Ok(()), |it| {
+            visit.call(&it.stack).and_then(|()| visit.call(&it.empty)).and_then(|()| visit.call(&it.key))
+        })
     }
 
     /// Forgets the stack. Nothing is borrowed while it is dropped.
