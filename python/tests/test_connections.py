@@ -287,7 +287,7 @@ class Accepted(ReactorCase):
 
             def made(each: Recorder) -> None:
                 each.transport.abortConnection()
-                # The engine resets the connection at the end of this turn. Twisted tells it in the next.
+                # The engine resets the connection in this turn. Twisted tells it in the next.
                 reactor.callLater(0, look, each)
 
             def look(each: Recorder) -> None:
