@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -29,7 +30,7 @@ pub(crate) struct Listener {
 impl Listener {
     #[new]
     fn new(py: Python<'_>, engine: &Bound<'_, Engine>, number: RawFd) -> Self {
-        Self { state: Gil::new(std::rc::Rc::downgrade(engine.get().state(py)), py), number }
+        Self { state: Gil::new(Rc::downgrade(engine.get().state(py)), py), number }
     }
 
     /// Accepts a connection. Returns it with the address of its peer, as `socket.accept` does. The

@@ -252,8 +252,8 @@ impl Conn {
     }
 
     /// The number of the descriptor; -1 if there is none any more.
-    fn fileno(&self, py: Python<'_>) -> RawFd {
-        self.0.get(py).number()
+    fn fileno(slf: &Bound<'_, Self>) -> PyResult<RawFd> {
+        ending::fileno(slf)
     }
 
     /// The socket object.

@@ -263,6 +263,7 @@ class Accepted(ReactorCase):
                 self.assertEqual(host, address.IPv4Address("TCP", *kept[0].getsockname()))
                 self.assertIsNot(transport.getHost(), host, "a program may change its own")
                 kept[0].close()
+                self.assertEqual(transport.fileno(), -1)
 
             def lost(each: Recorder) -> None:
                 self.assertEqual(each.received, b"hello")

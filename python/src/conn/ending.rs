@@ -3,6 +3,8 @@
 //! The socket object of an accepted connection is made when the program asks for it. Most programs
 //! never do.
 
+use std::os::fd::RawFd;
+
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -27,9 +29,13 @@ pub(super) fn connection_lost(conn: &Bound<'_, Conn>, reason: &Bound<'_, PyAny>)
         producer.call_method0(intern!(py, "stopProducing"))?;
         conn.setattr(intern!(py, "producer"), py.None())?;
     }
-    let mode = if is_orderly(conn, reason)? { DiscardMode::End } else { DiscardMode::Reset };
-    inner.discard(mode);
-    retire(conn)?;
+    let is_orderly = is_orderly(conn, reason)?;
+    if inner.place.get().is_some() {
+        inner.discard(if is_orderly { DiscardMode::End } else { DiscardMode::Reset });
+        retire(conn)?;
+    } else {
+        conn.call_method1(intern!(py, "_closeSocket"), (is_orderly,))?;
+    }
     let Some(protocol) = inner.protocol.take() else { return Err(no_attribute(conn, "protocol")) };
     inner.is_gone.set(true);
     let socket = inner.socket.take();
@@ -60,6 +66,17 @@ pub(super) fn retire(conn: &Bound<'_, Conn>) -> PyResult<()> {
     let py = conn.py();
     let socket = conn.get().0.get(py).socket.borrow().as_ref().map(|socket| socket.clone_ref(py));
     socket.map_or(Ok(()), |socket| socket.call_method0(py, intern!(py, "detach")).map(drop))
+}
+
+/// Returns the number of the descriptor: that of the socket object, which a program may close.
+pub(super) fn fileno(conn: &Bound<'_, Conn>) -> PyResult<RawFd> {
+    let py = conn.py();
+    let inner = conn.get().0.get(py);
+    let socket = inner.socket.borrow().as_ref().map(|socket| socket.clone_ref(py));
+    match socket {
+        Some(socket) => socket.call_method0(py, intern!(py, "fileno"))?.extract(py),
+        None => Ok(inner.number()),
+    }
 }
 
 /// Returns the socket object. That of an accepted connection is made now.
