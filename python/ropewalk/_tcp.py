@@ -2,30 +2,50 @@
 TCP connections on the engine: Twisted's own classes, with L{Conn<ropewalk._native.Conn>} before
 them.
 
-Accepting and connecting are Twisted's, on watched descriptors. As soon as a connection is there,
+Listening and connecting are Twisted's, on watched descriptors. As soon as a connection is there,
 the engine adopts its socket: it reads, writes and closes. So C{doRead} and C{doWrite} are never
 called for it. Everything else is inherited: attributes, addresses, options, TLS, log prefixes.
+
+A L{Port} accepts natively. A L{Server} of such a socket has the attributes that Twisted's
+constructors give it, and makes its socket object when the program asks for it.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-from twisted.internet import abstract, main, tcp
-from twisted.python import context, failure, log
+from zope.interface import interface, providedBy
 
-from ropewalk._native import Conn
+from twisted.internet import abstract, address, error, main, posixbase, tcp
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.python import components, failure, log
+
+from ropewalk._native import Accepted, Conn, Listener
 
 try:
     from twisted.internet._newtls import startTLS
 except ImportError:  # pyOpenSSL is not there, so no connection has a `startTLS`.
     startTLS = None
 
-_REASONS = {
-    "done": main.CONNECTION_DONE,
-    "lost": main.CONNECTION_LOST,
-}
+# The failures with which Twisted's reactors end their connections: a default of a method.
+(_FAILURES,) = posixbase._DisconnectSelectableMixin._disconnectSelectable.__defaults__
+
+# Adapters of the program for protocols, as Twisted's own hook finds them.
+_adapterOf = components.getRegistry().lookup1
+_HOOKS = list(interface.adapter_hooks)
+
+
+def _isPlain(protocol: Any) -> bool:
+    """
+    Check that C{IHalfCloseableProtocol(protocol, None)} is L{None}, without the many steps of an
+    adaptation. L{False} says nothing.
+    """
+    if getattr(protocol, "__conform__", None) is not None or len(_HOOKS) != 1 or interface.adapter_hooks != _HOOKS:
+        return False
+    provided = providedBy(protocol)
+    return not provided.isOrExtends(IHalfCloseableProtocol) and _adapterOf(provided, IHalfCloseableProtocol) is None
 
 
 class EngineSocket(socket.socket):
@@ -53,6 +73,11 @@ class _Connection(Conn):
     _isConnecting = False
     _engineSocket = EngineSocket
 
+    # For the native half.
+    _done = _FAILURES[error.ConnectionDone]
+    _lost = _FAILURES[error.ConnectionLost]
+    _aborted = error.ConnectionAborted
+
     def _adopt(self, peer: Optional[tuple[Any, ...]]) -> None:
         """
         Let the engine take over the connected socket.
@@ -68,17 +93,9 @@ class _Connection(Conn):
 
     # Reading
 
-    def startReading(self) -> None:
-        if not self._read() and self._isConnecting:
-            self.reactor.addReader(self)
-
     def stopReading(self) -> None:
         if not self._pause() and self._isConnecting:
             self.reactor.removeReader(self)
-
-    def resumeProducing(self) -> None:
-        if self.connected and not self.disconnecting:
-            self.startReading()
 
     def pauseProducing(self) -> None:
         self.stopReading()
@@ -132,11 +149,11 @@ class _Connection(Conn):
         else:
             super()._closeSocket(orderly)
 
-    def _retire(self) -> None:
-        """
-        Take the number away from the socket object. The engine has closed the descriptor.
-        """
-        self.socket.detach()
+    def readConnectionLost(self, reason: failure.Failure) -> None:
+        if _isPlain(self.protocol):
+            self.connectionLost(reason)
+        else:
+            super().readConnectionLost(reason)
 
     # Producers
 
@@ -200,27 +217,18 @@ class _Connection(Conn):
     # The engine's events. `Conn` calls these in the connection's log context, and hands an
     # exception to `_failed`.
 
-    def _readEnded(self) -> None:
-        self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, True)
-
-    def _over(self, reason: str) -> None:
-        self.reactor._disconnectSelectable(self, _REASONS[reason], False)
-
     def _failed(self, exception: BaseException) -> None:
         log.err(failure.Failure(exception, type(exception), exception.__traceback__))
         self.reactor._disconnectSelectable(self, exception, False)
 
-    def _logContext(self) -> dict[Any, Any]:
+    def _prefixFailed(self, exception: Exception) -> str:
         """
-        Return the context in which this connection's callbacks log, as C{log.callWithLogger} has
-        it.
+        Log the exception of C{logPrefix}, and return the prefix that C{log.callWithLogger} has
+        then.
         """
-        try:
-            prefix = self.logPrefix()
-        except Exception:
-            prefix = "(buggy logPrefix method)"
-            log.err(system=prefix)
-        return {log.ILogContext: {**(context.get(log.ILogContext) or {}), "system": prefix}}
+        prefix = "(buggy logPrefix method)"
+        log.err(failure.Failure(exception, type(exception), exception.__traceback__), system=prefix)
+        return prefix
 
 
 class _BelowTLS:
@@ -246,9 +254,70 @@ class Server(_Connection, tcp.Server):
     A connection that a port has accepted.
     """
 
-    def __init__(self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        tcp.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
-        self._adopt(client)
+    # The name of the socket, once the program has asked for it.
+    _name: Optional[tuple[Any, ...]] = None
+
+    def __init__(
+        self,
+        sock: Union[Accepted, socket.socket],
+        protocol: Any,
+        client: Any,
+        server: Any,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        if type(sock) is not Accepted:
+            tcp.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
+            self._adopt(client)
+            return
+        # The attributes that the constructors of Twisted's classes set.
+        self.reactor = reactor
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
+        self.protocol = protocol
+        if len(client) != 2:
+            self._addressType = address.IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self.logstr = f"{self._getLogPrefix(protocol)},{sessionno},{self.hostname}"
+        self._represented = protocol.__class__.__name__, sessionno, server._realPortNumber
+        self._takeAccepted(reactor._engine, sock)
+        self.connected = 1
+
+    def _makeSocket(self, fd: int) -> EngineSocket:
+        """
+        Make the socket object of an accepted connection. L{Conn} calls this the first time that
+        the program asks for it.
+
+        @param fd: the descriptor. If it is closed already, it is -1.
+        """
+        family = socket.AF_INET if len(self.client) == 2 else socket.AF_INET6
+        if fd >= 0:
+            return EngineSocket(family, socket.SOCK_STREAM, 0, fd)
+        closed = EngineSocket(family, socket.SOCK_STREAM, 0)
+        os.close(closed.detach())
+        return closed
+
+    @property
+    def repstr(self) -> str:
+        """
+        The text of C{repr}.
+        """
+        if type(self._represented) is str:
+            return self._represented
+        return "<{} #{} on {}>".format(*self._represented)
+
+    @repstr.setter
+    def repstr(self, text: str) -> None:
+        self._represented = text
+
+    def getHost(self) -> Union[address.IPv4Address, address.IPv6Address]:
+        # A connected socket keeps its name. Once it is closed, asking for it raises.
+        if self._name is None or self.disconnected:
+            self._name = tcp._getsockname(self.socket)
+        return self._addressType("TCP", *self._name)
 
 
 class Client(_Connection, tcp.Client):
@@ -257,6 +326,8 @@ class Client(_Connection, tcp.Client):
     """
 
     _isConnecting = True
+    # It also ends a connection that is not established.
+    connectionLost = tcp.Client.connectionLost
 
     def _connectDone(self) -> None:
         self._isConnecting = False
@@ -270,6 +341,50 @@ class Port(tcp.Port):
     """
 
     transport = Server
+
+    def doRead(self) -> None:
+        """
+        Accept the connections that wait.
+        """
+        skt = self.socket
+        if type(skt) is not socket.socket or skt.proto:
+            # It accepts in a way of its own.
+            super().doRead()
+            return
+        try:
+            with tcp._BuffersLogs(self._logger.namespace, self._logger.observer) as logger:
+                accepted = 0
+                listener = Listener(self.reactor._engine, skt.fileno())
+                clients = tcp._accept(logger, range(self.numberAccepts), listener, tcp._reservedFD)
+                for accepted, (client, peer) in enumerate(clients, 1):
+                    self._accepted(client, peer)
+            # The next call takes as many as came in this one. If all were taken, more may wait.
+            if accepted == self.numberAccepts:
+                self.numberAccepts += 20
+            else:
+                self.numberAccepts = max(1, accepted)
+        except BaseException:
+            log.deferr()
+
+    def _accepted(self, client: Any, peer: tuple[Any, ...]) -> None:
+        """
+        Build a protocol for an accepted connection, and join the two.
+        """
+        if len(peer) == 4:
+            # With the name of the scope.
+            host, _ = socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            peer = (host, *peer[1:])
+        protocol = self.factory.buildProtocol(self._buildAddr(peer))
+        if protocol is None:
+            client.close()
+            return
+        number = self.sessionno
+        self.sessionno = number + 1
+        if self.transport is not Server:
+            # A class of the program's expects a socket object, as `socket.accept` makes it.
+            client = socket.socket(self.addressFamily, self.socketType, 0, client.detach())
+            client.setblocking(True)
+        protocol.makeConnection(self.transport(client, protocol, peer, self, number, self.reactor))
 
 
 class Connector(tcp.Connector):

@@ -184,6 +184,8 @@ class Client(_UNIXConnection, unix.Client):
     """
 
     _isConnecting = True
+    # It also ends a connection that is not established.
+    connectionLost = unix.Client.connectionLost
 
     def _connectDone(self) -> None:
         self._isConnecting = False

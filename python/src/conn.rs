@@ -16,21 +16,28 @@
 //! - Producers are called as Twisted calls them. The engine tells when the queue is empty, with a
 //!   pull producer of its own ([`DrainNotice`]), which also holds a close for them.
 //!
-//! A callback of the engine finds its `Conn` by a number in the engine's table.
+//! | file | holds |
+//! |---|---|
+//! | `bridge.rs` | the engine's callbacks, which find their `Conn` by a number in the engine's table |
+//! | `ending.rs` | the end of a connection, and its socket object |
+
+mod bridge;
+mod ending;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
-use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, intern};
-use ropewalk::error::ConnectionClosed;
-use ropewalk::transport::{DiscardMode, Producer, Streaming};
-use ropewalk::{Failure, Protocol, Result, Transport};
+use ropewalk::Transport;
+use ropewalk::transport::{DiscardMode, Streaming};
 
+use self::bridge::{Bridge, DrainNotice};
+use crate::accepting::Accepted;
 use crate::engine::Engine;
 use crate::gil::{self, Gil};
 use crate::state::{State, WeakState};
@@ -54,6 +61,12 @@ struct Inner {
     logstr: RefCell<Option<Py<PyAny>>>,
     /// The log's context for this connection, made of `logstr`.
     context: RefCell<Option<Py<PyDict>>>,
+    /// The socket object. That of an accepted connection is made when the program asks for it.
+    socket: RefCell<Option<Py<PyAny>>>,
+    /// The descriptor, if it came from a [`Listener`](crate::accepting::Listener).
+    accepted: Cell<Option<RawFd>>,
+    /// `connectionLost` has taken the socket and the protocol away.
+    is_gone: Cell<bool>,
     connected: Cell<bool>,
     disconnected: Cell<bool>,
     disconnecting: Cell<bool>,
@@ -93,25 +106,22 @@ impl Conn {
         let state = engine.get().state(py);
         let descriptor = gil::detached(socket)?;
         let fileno = descriptor.as_raw_fd();
-        let number = state.connections.borrow_mut().insert(slf.clone().unbind());
-        let bridge = Bridge { state: Rc::downgrade(state), number };
-        let transport = match state.adopt(descriptor, peer.as_ref().map(address_of), bridge) {
-            Ok(transport) => transport,
-            Err(error) => {
-                let conn = state.connections.borrow_mut().remove(number);
-                drop(conn);
-                return Err(error);
-            }
-        };
-        // Twisted waits for a peer as long as the program does.
-        transport.set_close_timeout(None);
-        let inner = slf.get().0.get(py);
-        // A `Conn` is adopted once: its socket object has no descriptor any more.
-        let _ = inner.place.set((Rc::downgrade(state), number));
-        inner.transport.replace(Some(transport));
-        inner.passes_descriptors.set(peer.is_none());
-        inner.is_reading.set(true);
+        let address = peer.as_ref().map(address_of);
+        Self::join(slf, state, |bridge| state.adopt(descriptor, address, bridge))?;
+        slf.get().0.get(py).passes_descriptors.set(peer.is_none());
         Ok(fileno)
+    }
+
+    /// Hands an accepted connection to the engine, as `_takeOver` does.
+    #[pyo3(name = "_takeAccepted")]
+    fn take_accepted(slf: &Bound<'_, Self>, engine: &Bound<'_, Engine>, accepted: &Accepted) -> PyResult<()> {
+        let py = slf.py();
+        let state = engine.get().state(py);
+        let accepted = accepted.take(py)?;
+        let number = accepted.as_fd().as_raw_fd();
+        Self::join(slf, state, |bridge| state.adopt_accepted(accepted, bridge))?;
+        slf.get().0.get(py).accepted.set(Some(number));
+        Ok(())
     }
 
     /// Writes bytes, through TLS if it was started.
@@ -164,6 +174,26 @@ impl Conn {
         inner.maybe_pause(slf)
     }
 
+    /// Begins or goes on to read.
+    #[pyo3(name = "startReading")]
+    fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !Self::read(slf)? && slf.getattr(intern!(slf.py(), "_isConnecting"))?.is_truthy()? {
+            let reactor = slf.getattr(intern!(slf.py(), "reactor"))?;
+            gil::call_method(&reactor, intern!(slf.py(), "addReader"), slf)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on to read, for a consumer of the received bytes.
+    #[pyo3(name = "resumeProducing")]
+    fn resume_producing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let inner = slf.get().0.get(slf.py());
+        if inner.connected.get() && !inner.disconnecting.get() {
+            slf.call_method0(intern!(slf.py(), "startReading"))?;
+        }
+        Ok(())
+    }
+
     /// Begins or goes on to read. Returns False if the engine has not adopted the socket.
     #[pyo3(name = "_read")]
     pub(crate) fn read(slf: &Bound<'_, Self>) -> PyResult<bool> {
@@ -206,13 +236,42 @@ impl Conn {
     /// Lets the connection go at once: its descriptor is closed, and no callback comes any more.
     #[pyo3(name = "_discard")]
     fn discard(slf: &Bound<'_, Self>, reset: bool) {
-        let inner = slf.get().0.get(slf.py());
-        inner.is_reading.set(false);
-        let transport = inner.transport.take();
-        if let Some(transport) = transport {
-            transport.discard(if reset { DiscardMode::Reset } else { DiscardMode::End });
-            inner.forget();
-        }
+        slf.get().0.get(slf.py()).discard(if reset { DiscardMode::Reset } else { DiscardMode::End });
+    }
+
+    /// Takes the number away from the socket object, once the engine has closed the descriptor.
+    #[pyo3(name = "_retire")]
+    fn retire(slf: &Bound<'_, Self>) -> PyResult<()> {
+        ending::retire(slf)
+    }
+
+    /// Ends the connection, and tells the protocol the reason.
+    #[pyo3(name = "connectionLost")]
+    fn connection_lost(slf: &Bound<'_, Self>, reason: &Bound<'_, PyAny>) -> PyResult<()> {
+        ending::connection_lost(slf, reason)
+    }
+
+    /// The number of the descriptor; -1 if there is none any more.
+    fn fileno(slf: &Bound<'_, Self>) -> PyResult<RawFd> {
+        ending::fileno(slf)
+    }
+
+    /// The socket object.
+    #[getter]
+    fn socket(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        ending::socket(slf)
+    }
+
+    #[setter]
+    fn set_socket(&self, py: Python<'_>, socket: Py<PyAny>) {
+        let earlier = self.0.get(py).socket.replace(Some(socket));
+        drop(earlier);
+    }
+
+    #[deleter]
+    fn delete_socket(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let socket = slf.get().0.get(slf.py()).socket.take();
+        socket.map(drop).ok_or_else(|| ending::no_attribute(slf, "socket"))
     }
 
     /// Sends a descriptor of the program's with the first queued byte that has none. It is
@@ -240,7 +299,7 @@ impl Conn {
         }
         let Some((state, number)) = inner.place.get() else { return };
         let Some(transport) = inner.transport() else { return };
-        let notice = DrainNotice(Bridge { state: state.clone(), number: *number });
+        let notice = DrainNotice(Bridge::new(state.clone(), *number));
         // If nothing can be written any more, the connection's end is all that can come.
         inner.awaits_drain.set(transport.register_producer(notice, Streaming::Pull).is_ok());
     }
@@ -330,6 +389,12 @@ impl Conn {
         logstr.unwrap_or_else(|| intern!(py, "Uninitialized").clone().into_any().unbind())
     }
 
+    /// Returns the prefix of log lines.
+    #[pyo3(name = "logPrefix")]
+    fn log_prefix(&self, py: Python<'_>) -> Py<PyAny> {
+        self.logstr(py)
+    }
+
     #[setter]
     fn set_logstr(&self, py: Python<'_>, logstr: Py<PyAny>) {
         let inner = self.0.get(py);
@@ -338,8 +403,9 @@ impl Conn {
     }
 
     #[getter]
-    fn protocol(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.0.get(py).protocol(py).ok_or_else(|| PyAttributeError::new_err("protocol"))
+    fn protocol(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let protocol = slf.get().0.get(slf.py()).protocol(slf.py());
+        protocol.ok_or_else(|| ending::no_attribute(slf, "protocol"))
     }
 
     #[setter]
@@ -349,14 +415,14 @@ impl Conn {
     }
 
     #[deleter]
-    fn delete_protocol(&self, py: Python<'_>) -> PyResult<()> {
-        let protocol = self.0.get(py).protocol.take();
-        protocol.map(drop).ok_or_else(|| PyAttributeError::new_err("protocol"))
+    fn delete_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let protocol = slf.get().0.get(slf.py()).protocol.take();
+        protocol.map(drop).ok_or_else(|| ending::no_attribute(slf, "protocol"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let inner = self.0.peek();
-        for cell in [&inner.protocol, &inner.logstr] {
+        for cell in [&inner.protocol, &inner.logstr, &inner.socket] {
             if let Ok(object) = cell.try_borrow() {
                 visit.call(&*object)?;
             }
@@ -366,11 +432,36 @@ impl Conn {
 
     fn __clear__(&self, py: Python<'_>) {
         let inner = self.0.get(py);
-        drop((inner.protocol.take(), inner.logstr.take(), inner.context.take()));
+        drop((inner.protocol.take(), inner.logstr.take(), inner.context.take(), inner.socket.take()));
     }
 }
 
 impl Conn {
+    /// Joins a `Conn` to a transport of the engine, which `adopt` makes.
+    fn join(
+        slf: &Bound<'_, Self>,
+        state: &Rc<State>,
+        adopt: impl FnOnce(Bridge) -> PyResult<Transport>,
+    ) -> PyResult<()> {
+        let number = state.connections.borrow_mut().insert(slf.clone().unbind());
+        let transport = match adopt(Bridge::new(Rc::downgrade(state), number)) {
+            Ok(transport) => transport,
+            Err(error) => {
+                let conn = state.connections.borrow_mut().remove(number);
+                drop(conn);
+                return Err(error);
+            }
+        };
+        // Twisted waits for a peer as long as the program does.
+        transport.set_close_timeout(None);
+        let inner = slf.get().0.get(slf.py());
+        // A `Conn` is adopted once: its socket object has no descriptor any more.
+        let _ = inner.place.set((Rc::downgrade(state), number));
+        inner.transport.replace(Some(transport));
+        inner.is_reading.set(true);
+        Ok(())
+    }
+
     /// Returns `true` if Twisted would list it among the readers.
     pub(crate) fn is_reader(&self, py: Python<'_>) -> bool {
         let inner = self.0.get(py);
@@ -391,6 +482,25 @@ impl Inner {
 
     fn transport(&self) -> Option<Transport> {
         self.transport.borrow().clone()
+    }
+
+    /// Returns the number of an accepted connection's descriptor; -1 once it is closed.
+    fn number(&self) -> RawFd {
+        let transport = self.transport.borrow();
+        let (Some(number), Some(transport)) = (self.accepted.get(), &*transport) else { return -1 };
+        // The engine cannot be asked while it waits, and closes nothing then.
+        let is_waiting = self.state().is_some_and(|state| state.engine.is_waiting());
+        if is_waiting { number } else { transport.raw_fd().unwrap_or(-1) }
+    }
+
+    /// Lets the transport go at once: no callback comes any more.
+    fn discard(&self, mode: DiscardMode) {
+        self.is_reading.set(false);
+        let transport = self.transport.take();
+        if let Some(transport) = transport {
+            transport.discard(mode);
+            self.forget();
+        }
     }
 
     fn may_write(&self) -> bool {
@@ -425,18 +535,21 @@ impl Inner {
 
     /// Pauses a streaming producer that has written enough.
     fn maybe_pause(&self, slf: &Bound<'_, Conn>) -> PyResult<()> {
-        if self.watches_queue.get() {
+        if self.watches_queue.get() && !self.has_room(slf)? {
             slf.call_method0(intern!(slf.py(), "_maybePauseProducer"))?;
         }
         Ok(())
     }
 
-    fn through_tls(
-        &self,
-        py: Python<'_>,
-        method: &Bound<'_, pyo3::types::PyString>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    /// Returns `true` if nothing but the length of the queue decides, and it is below its limit.
+    fn has_room(&self, slf: &Bound<'_, Conn>) -> PyResult<bool> {
+        let py = slf.py();
+        Ok(!self.passes_descriptors.get()
+            && self.queued() <= slf.getattr(intern!(py, "bufferSize"))?.extract()?
+            && !slf.getattr(intern!(py, "producerPaused"))?.is_truthy()?)
+    }
+
+    fn through_tls(&self, py: Python<'_>, method: &Bound<'_, PyString>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         if self.connected.get()
             && let Some(protocol) = self.protocol(py)
         {
@@ -450,7 +563,7 @@ impl Inner {
     fn request(&self, slf: &Bound<'_, Conn>, name: &str, request: impl FnOnce(&Transport)) -> PyResult<bool> {
         let Some(transport) = self.transport() else { return Ok(false) };
         if self.is_elsewhere() {
-            self.call_from_thread(slf, pyo3::types::PyString::new(slf.py(), name).as_any(), None)?;
+            self.call_from_thread(slf, PyString::new(slf.py(), name).as_any(), None)?;
         } else {
             request(&transport);
         }
@@ -464,7 +577,7 @@ impl Inner {
         name: &Bound<'_, PyAny>,
         argument: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let method = slf.getattr(name.cast::<pyo3::types::PyString>()?)?;
+        let method = slf.getattr(name.cast::<PyString>()?)?;
         self.state().map_or(Ok(()), |state| state.call_from_thread(method, argument))
     }
 
@@ -486,144 +599,6 @@ impl std::fmt::Debug for Inner {
             .field("disconnecting", &self.disconnecting)
             .finish_non_exhaustive()
     }
-}
-
-/// Passes the engine's callbacks to a `Conn`. It never fails: an exception of the program is
-/// logged, and ends the connection in Twisted's way.
-struct Bridge {
-    state: WeakState,
-    number: usize,
-}
-
-impl Bridge {
-    /// Calls a method of the `Conn` in its log context. An exception ends the connection.
-    fn tell<'py>(&self, py: Python<'py>, call: impl FnOnce(&Bound<'py, Conn>, &Inner) -> PyResult<()>) {
-        let Some(state) = self.state.upgrade() else { return };
-        let found = state.connections.borrow().get(self.number).map(|conn| conn.clone_ref(py));
-        let Some(conn) = found else { return };
-        let conn = conn.into_bound(py);
-        let inner = conn.get().0.get(py);
-        if let Err(error) = in_context(&state, &conn, inner, call) {
-            // The log itself has failed.
-            state.raise(error);
-        }
-    }
-}
-
-impl Protocol for Bridge {
-    fn half_close(&self) -> bool {
-        // The Python half asks the protocol, when the time has come.
-        true
-    }
-
-    fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {
-        Python::attach(|py| {
-            self.tell(py, |_, inner| {
-                let Some(protocol) = inner.protocol(py) else { return Ok(()) };
-                let data = PyBytes::new(py, data);
-                gil::call_method(protocol.bind(py), intern!(py, "dataReceived"), &data).map(drop)
-            });
-        });
-        Ok(())
-    }
-
-    fn file_descriptor_received(&mut self, _transport: &Transport, descriptor: OwnedFd) -> Result<()> {
-        Python::attach(|py| {
-            self.tell(py, |conn, _| {
-                // The program closes it, as it does with Twisted's.
-                conn.call_method1(intern!(py, "_descriptorReceived"), (descriptor.into_raw_fd(),)).map(drop)
-            });
-        });
-        Ok(())
-    }
-
-    fn read_connection_lost(&mut self, _transport: &Transport) -> Result<()> {
-        Python::attach(|py| {
-            self.tell(py, |conn, inner| {
-                inner.read_ended.set(true);
-                conn.call_method0(intern!(py, "_readEnded")).map(drop)
-            });
-        });
-        Ok(())
-    }
-
-    fn write_connection_lost(&mut self, _transport: &Transport) -> Result<()> {
-        Python::attach(|py| {
-            self.tell(py, |conn, inner| {
-                inner.write_disconnected.set(true);
-                conn.call_method0(intern!(py, "_closeWriteConnection")).map(drop)
-            });
-        });
-        Ok(())
-    }
-
-    fn connection_lost(&mut self, _transport: &Transport, reason: &Failure) {
-        Python::attach(|py| {
-            self.tell(py, |conn, inner| {
-                inner.transport.take();
-                inner.is_reading.set(false);
-                inner.forget();
-                // Nothing is registered with Twisted's reactor after both half-closes, so the
-                // program is told nothing.
-                let is_half_closed_twice = inner.read_ended.get() && inner.write_disconnected.get();
-                match reason.check::<ConnectionClosed>() {
-                    // `abortConnection` has scheduled the call.
-                    Some(ConnectionClosed::Aborted) => conn.call_method0(intern!(py, "_retire")),
-                    _ if is_half_closed_twice && !inner.disconnecting.get() => {
-                        conn.call_method0(intern!(py, "_retire"))
-                    }
-                    Some(ConnectionClosed::Done) => conn.call_method1(intern!(py, "_over"), ("done",)),
-                    _ => conn.call_method1(intern!(py, "_over"), ("lost",)),
-                }
-                .map(drop)
-            });
-        });
-    }
-}
-
-/// Tells a `Conn` that its queue is empty. To the engine it is a pull producer.
-struct DrainNotice(Bridge);
-
-impl Producer for DrainNotice {
-    fn resume_producing(&mut self, _consumer: &Transport) -> Result<()> {
-        Python::attach(|py| {
-            self.0.tell(py, |conn, inner| {
-                // The first notice comes at the registration.
-                if inner.has_written.replace(false) {
-                    conn.call_method0(intern!(py, "_drained"))?;
-                }
-                Ok(())
-            });
-        });
-        Ok(())
-    }
-
-    fn stop_producing(&mut self, _consumer: &Transport) {}
-}
-
-/// Makes a call with the connection's log context, as `log.callWithLogger` does. An exception is
-/// logged in that context, and ends the connection.
-fn in_context<'py>(
-    state: &State,
-    conn: &Bound<'py, Conn>,
-    inner: &Inner,
-    call: impl FnOnce(&Bound<'py, Conn>, &Inner) -> PyResult<()>,
-) -> PyResult<()> {
-    let py = conn.py();
-    let context = inner.context.borrow().as_ref().map(|context| context.clone_ref(py));
-    let context = match context {
-        Some(context) => context,
-        None => {
-            let made = conn.call_method0(intern!(py, "_logContext"))?.cast_into::<PyDict>()?.unbind();
-            inner.context.replace(Some(made.clone_ref(py)));
-            made
-        }
-    };
-    let entered = state.contexts.enter(py, context)?;
-    let done =
-        call(conn, inner).or_else(|error| conn.call_method1(intern!(py, "_failed"), (error.into_value(py),)).map(drop));
-    let left = entered.leave();
-    done.and(left)
 }
 
 fn bytes_of<'a, 'py>(data: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {

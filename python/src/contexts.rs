@@ -27,6 +27,8 @@ struct Place {
     stack: Py<PyList>,
     index: usize,
     empty: Py<PyDict>,
+    /// The key of the log's context: `log.ILogContext`.
+    key: Py<PyAny>,
 }
 
 impl LogContexts {
@@ -46,6 +48,40 @@ impl LogContexts {
         Ok(Entered { stack, index: length, empty: None })
     }
 
+    /// Returns a context for log events of a `system`: the log's context of this thread, with that
+    /// entry replaced.
+    pub(crate) fn of_system(&self, py: Python<'_>, system: &Bound<'_, PyAny>) -> PyResult<Py<PyDict>> {
+        let place = self.0.borrow().as_ref().map(|it| (it.stack.bind(py).clone(), it.key.bind(py).clone()));
+        let (stack, key) = match place {
+            Some(place) => place,
+            None => {
+                self.make(py)?;
+                return self.of_system(py, system);
+            }
+        };
+        let mut entries = None;
+        for index in (0..stack.len()).rev() {
+            let context = stack.get_item(index)?;
+            // `context.call` takes any mapping.
+            let found = match context.cast::<PyDict>() {
+                Ok(context) => context.get_item(&key)?,
+                Err(_) => context.get_item(&key).ok(),
+            };
+            if found.is_some() {
+                entries = found;
+                break;
+            }
+        }
+        let events = PyDict::new(py);
+        if let Some(entries) = entries.filter(|entries| !entries.is_none()) {
+            events.update(entries.cast()?)?;
+        }
+        events.set_item(intern!(py, "system"), system)?;
+        let context = PyDict::new(py);
+        context.set_item(key, events)?;
+        Ok(context.unbind())
+    }
+
     /// Takes our entry off the stack. Another thread may make the next turn.
     pub(crate) fn end(&self, py: Python<'_>) -> PyResult<()> {
         let Some(place) = self.0.take() else { return Ok(()) };
@@ -57,7 +93,9 @@ impl LogContexts {
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(place) = self.0.try_borrow() else { return Ok(()) };
-        place.as_ref().map_or(Ok(()), |it| visit.call(&it.stack).and_then(|()| visit.call(&it.empty)))
+        place.as_ref().map_or(Ok(()), |it| {
+            visit.call(&it.stack).and_then(|()| visit.call(&it.empty)).and_then(|()| visit.call(&it.key))
+        })
     }
 
     /// Forgets the stack. Nothing is borrowed while it is dropped.
@@ -73,7 +111,8 @@ impl LogContexts {
         let stack = tracker.getattr(intern!(py, "contexts"))?.cast_into::<PyList>()?;
         let (index, empty) = (stack.len(), PyDict::new(py));
         stack.append(&empty)?;
-        self.0.replace(Some(Place { stack: stack.clone().unbind(), index, empty: empty.clone().unbind() }));
+        let key = py.import(intern!(py, "twisted.python.log"))?.getattr(intern!(py, "ILogContext"))?.unbind();
+        self.0.replace(Some(Place { stack: stack.clone().unbind(), index, empty: empty.clone().unbind(), key }));
         Ok((stack, index, empty))
     }
 }

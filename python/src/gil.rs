@@ -227,6 +227,11 @@ pub(crate) fn detached(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
 
 /// Duplicates a descriptor of the program.
 pub(crate) fn duplicated(number: RawFd) -> io::Result<OwnedFd> {
+    borrowed(number, |descriptor| descriptor.try_clone_to_owned())
+}
+
+/// Makes a call with a descriptor of the program.
+pub(crate) fn borrowed<R>(number: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
     if number < 0 {
         // EBADF
         return Err(io::Error::from_raw_os_error(9));
@@ -234,6 +239,6 @@ pub(crate) fn duplicated(number: RawFd) -> io::Result<OwnedFd> {
     #[allow(unsafe_code, reason = "Python's objects name descriptors by their numbers")]
     // SAFETY: the number is not negative, and is used for this call alone. No other thread closes
     // it meanwhile, because the caller holds the GIL. If it is closed already, the call fails.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    borrowed.try_clone_to_owned()
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    call(descriptor)
 }

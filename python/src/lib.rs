@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `engine.rs` | `Engine`: the loop, as Python sees it |
 //! | `state.rs` | the tables of all objects that an engine keeps, and its turns |
-//! | `conn.rs` | `Conn`: the native half of a TCP connection |
+//! | `conn.rs`, `conn/` | `Conn`: the native half of a TCP connection |
+//! | `accepting.rs` | `Listener`: accepts for a port |
 //! | `contexts.rs` | the log context of a callback, on Twisted's stack |
 //! | `call_later.rs` | `callLater` of the reactor |
 //! | `timers.rs` | `DelayedCall`: Twisted's `IDelayedCall` on the engine's timers |
@@ -16,6 +17,7 @@
 //! | `logs.rs` | log events of the engine, for Twisted's log |
 //! | `gil.rs` | Python's lock, and all `unsafe` code |
 
+mod accepting;
 mod call_later;
 mod conn;
 mod contexts;
@@ -33,6 +35,8 @@ use pyo3::prelude::*;
 /// The module `ropewalk._native`.
 #[pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use crate::accepting::{Accepted, Listener};
     #[pymodule_export]
     use crate::conn::Conn;
     #[pymodule_export]

@@ -16,7 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use ropewalk::address::{Address, UnixAddress};
 use ropewalk::error::ReactorError;
-use ropewalk::reactor::{AdoptOptions, HostedRun, Remote};
+use ropewalk::reactor::{AcceptedSocket, AdoptOptions, HostedRun, Remote};
 use ropewalk::{BackendKind, Clock, Protocol, Reactor, Transport};
 
 use crate::call_later::Usual;
@@ -173,6 +173,16 @@ impl State {
             // The descriptor is closed with the error: its socket object has none any more.
             Err(refused) => Err(PyOSError::new_err(refused.error.to_string())),
         }
+    }
+
+    /// Hands an accepted socket to the engine.
+    pub(crate) fn adopt_accepted(&self, accepted: AcceptedSocket, protocol: impl Protocol) -> PyResult<Transport> {
+        let host = match accepted.peer().socket_addr() {
+            Some(peer) => Address::from(unspecified(peer)),
+            None => UnixAddress::unnamed().into(),
+        };
+        let adopted = self.engine.adopt_accepted(accepted, host, protocol);
+        adopted.map(|connection| connection.transport().clone()).map_err(|error| PyOSError::new_err(error.to_string()))
     }
 
     /// Returns the connections of a kind.

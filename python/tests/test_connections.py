@@ -4,14 +4,18 @@ Connections on the engine: the parts of Twisted's interface that its own tests l
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 from unittest import main
 
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from twisted.internet import error, interfaces, tcp
+from twisted.internet import address, error, interfaces, tcp
+from twisted.python import components, log
 
+from ropewalk import _tcp
 from ropewalk.reactor import RopewalkReactor
 from ropewalk_test import ReactorCase, Recorder, pair
 
@@ -200,6 +204,199 @@ class Connections(ReactorCase):
             self.addCleanup(unused.close)
             unused.bind(("127.0.0.1", 0))
             reactor.connectTCP("127.0.0.1", unused.getsockname()[1], Factory())
+
+        self.each(body)
+
+
+class Accepted(ReactorCase):
+    """
+    Connections that a port has accepted natively.
+    """
+
+    def test_the_attributes_are_those_of_twisted(self) -> None:
+        """Beside the native ones, a connection has what Twisted's constructors give it."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            server, client = Recorder(), Recorder()
+
+            def made(_: Recorder) -> None:
+                ours = server.transport
+                listener = socket.create_server(("127.0.0.1", 0))
+                peer = socket.create_connection(listener.getsockname())
+                accepted, _ = listener.accept()
+                for each in (listener, peer, accepted):
+                    self.addCleanup(each.close)
+                theirs = tcp.Server(accepted, server, ours.client, ours.server, ours.sessionno, reactor)
+                reactor.removeReader(theirs)
+                native = {"socket", "fileno", "repstr"}
+                for name, value in vars(theirs).items():
+                    self.assertTrue(hasattr(ours, name), name)
+                    if name not in native:
+                        self.assertEqual(getattr(ours, name), value, name)
+                self.assertEqual(set(vars(ours)) - set(vars(theirs)), {"_represented"})
+                self.assertEqual(repr(ours), repr(theirs))
+                self.assertEqual(ours.logPrefix(), theirs.logPrefix())
+                for option in ("family", "type", "proto"):
+                    self.assertEqual(getattr(ours.socket, option), getattr(theirs.socket, option))
+                reactor.stop()
+
+            client.onMade = self.guarded(reactor, made)
+            pair(reactor, server, client)
+
+        self.each(body)
+
+    def test_the_socket_object_is_made_on_demand(self) -> None:
+        """It stays the same, closing it closes nothing, and it is gone with the connection."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            server, client = Recorder(), Recorder()
+            kept: list[Any] = []
+
+            def made(each: Recorder) -> None:
+                transport = each.transport
+                self.assertGreater(transport.fileno(), 2)
+                kept.append(transport.getHandle())
+                self.assertIs(transport.socket, kept[0])
+                self.assertEqual(kept[0].fileno(), transport.fileno())
+                self.assertEqual(kept[0].getpeername(), transport.client)
+                host = transport.getHost()
+                self.assertEqual(host, address.IPv4Address("TCP", *kept[0].getsockname()))
+                self.assertIsNot(transport.getHost(), host, "a program may change its own")
+                kept[0].close()
+                self.assertEqual(transport.fileno(), -1)
+
+            def lost(each: Recorder) -> None:
+                self.assertEqual(each.received, b"hello")
+                self.assertEqual(each.transport.fileno(), -1)
+                self.assertEqual(kept[0].fileno(), -1)
+                for name in ("socket", "protocol"):
+                    with self.assertRaisesRegex(AttributeError, f"'Server' object has no attribute '{name}'"):
+                        getattr(each.transport, name)
+                self.assertRaises(AttributeError, each.transport.getHost)
+                self.assertEqual(each.transport.getPeer().port, each.transport.client[1])
+                reactor.stop()
+
+            server.onMade, server.onLost = self.guarded(reactor, made), self.guarded(reactor, lost)
+            client.onMade = lambda each: (each.transport.write(b"hello"), each.transport.loseConnection())
+            pair(reactor, server, client)
+
+        self.each(body)
+
+    def test_a_socket_object_that_is_asked_for_behind_an_abort_is_closed(self) -> None:
+        def body(reactor: RopewalkReactor) -> None:
+            server, client = Recorder(), Recorder()
+
+            def made(each: Recorder) -> None:
+                each.transport.abortConnection()
+                # The engine resets the connection in this turn. Twisted tells it in the next.
+                reactor.callLater(0, look, each)
+
+            def look(each: Recorder) -> None:
+                if each.reason is None:
+                    self.assertEqual(each.transport.socket.fileno(), each.transport.fileno())
+
+            def lost(each: Recorder) -> None:
+                self.assertTrue(each.reason.check(error.ConnectionAborted), each.reason)
+                self.assertFalse(hasattr(each.transport, "socket"))
+                reactor.stop()
+
+            server.onMade, server.onLost = self.guarded(reactor, made), self.guarded(reactor, lost)
+            pair(reactor, server, client)
+
+        self.each(body)
+
+    def test_another_class_of_transports_gets_a_socket_object(self) -> None:
+        """As C{socket.accept} makes it: it blocks."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            class Transport(_tcp.Server):
+                def __init__(self, sock: Any, *rest: Any) -> None:
+                    seen.append((type(sock), sock.gettimeout(), os.get_blocking(sock.fileno())))
+                    super().__init__(sock, *rest)
+
+            server, client, seen = Recorder(), Recorder(), []
+
+            def received(each: Recorder) -> None:
+                self.assertEqual(seen, [(socket.socket, None, True)])
+                self.assertIs(type(each.transport), Transport)
+                reactor.stop()
+
+            server.onData = self.guarded(reactor, received)
+            client.onMade = lambda each: each.transport.write(b"hello")
+            pair(reactor, server, client).transport = Transport
+
+        self.each(body)
+
+    def test_every_way_to_half_close_is_found(self) -> None:
+        """By the class, by the instance, by C{__conform__}, and by an adapter of the program."""
+
+        told: list[Any] = []
+
+        def end(recorder: Recorder) -> None:
+            told.append(recorder)
+            recorder.transport.loseConnection()
+
+        class Half:
+            def __init__(self, recorder: Recorder) -> None:
+                self.readConnectionLost = lambda: end(recorder)
+
+        class Adapted(Recorder):
+            pass
+
+        class Conforming(Recorder):
+            def __conform__(self, interface: Any) -> Any:
+                return Half(self) if interface is interfaces.IHalfCloseableProtocol else None
+
+        @implementer(interfaces.IHalfCloseableProtocol)
+        class Declared(Recorder):
+            readConnectionLost = end
+
+        class Marked(Recorder):
+            readConnectionLost = end
+
+            def __init__(self) -> None:
+                super().__init__()
+                directlyProvides(self, interfaces.IHalfCloseableProtocol)
+
+        components.registerAdapter(Half, Adapted, interfaces.IHalfCloseableProtocol)
+        for kind in (Recorder, Adapted, Conforming, Declared, Marked):
+
+            def body(reactor: RopewalkReactor) -> None:
+                server, client = kind(), Recorder()
+
+                def lost(each: Recorder) -> None:
+                    self.assertEqual(told, [] if kind is Recorder else [each])
+                    self.assertTrue(each.reason.check(error.ConnectionDone))
+                    reactor.stop()
+
+                told.clear()
+                server.onLost = self.guarded(reactor, lost)
+                client.onMade = lambda each: each.transport.loseWriteConnection()
+                pair(reactor, server, client)
+
+            with self.subTest(kind=kind.__name__):
+                self.each(body)
+
+    def test_a_failing_log_prefix_is_logged(self) -> None:
+        def body(reactor: RopewalkReactor) -> None:
+            server, client, events = Recorder(), Recorder(), []
+
+            def made(each: Recorder) -> None:
+                each.transport.logPrefix = lambda: 1 / 0
+
+            def received(each: Recorder) -> None:
+                log.msg("a line")
+                log.removeObserver(events.append)
+                systems = [event["system"] for event in events if event["message"] == ("a line",)]
+                self.assertEqual(systems, ["(buggy logPrefix method)"])
+                failures = [event["failure"] for event in events if event["isError"]]
+                self.assertTrue(failures[0].check(ZeroDivisionError), failures)
+                reactor.stop()
+
+            log.addObserver(events.append)
+            server.onMade, server.onData = made, self.guarded(reactor, received)
+            client.onMade = lambda each: each.transport.write(b"hello")
+            pair(reactor, server, client)
 
         self.each(body)
 

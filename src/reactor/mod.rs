@@ -132,6 +132,7 @@ pub use self::interest::Interest;
 pub(crate) use self::interest::Ready;
 use self::life::Handle;
 pub use self::net::adopt::AdoptOptions;
+pub use self::net::adopt_stream::AcceptedSocket;
 pub(crate) use self::net::dial::Destination;
 pub use self::net::options::{ConnectOptions, ListenOptions, UnixConnectOptions, UnixListenOptions};
 pub use self::net::port::Port;

@@ -1,5 +1,5 @@
 //! Connections of the program's own sockets, with addresses and a protocol that it has already
-//! (`Reactor::adopt_stream`).
+//! (`Reactor::adopt_stream`), and those that it accepts by itself (`Reactor::accept_from`).
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
@@ -177,5 +177,70 @@ fn a_failing_first_call_is_the_reason() {
             peer.read(&mut [0; 8]).map_err(|error| error.kind()),
             Ok(0) | Err(ErrorKind::ConnectionReset)
         ));
+    });
+}
+
+/// A listener of the program's that does not block.
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(loopback()).expect("a port");
+    listener.set_nonblocking(true).expect("a mode");
+    let host = listener.local_addr().expect("an address");
+    (listener, host)
+}
+
+/// A connection that the program accepts from its own listener is served, though nothing about its
+/// socket is examined. It ends for both sides.
+#[test]
+fn an_accepted_socket_is_served() {
+    on_each(|reactor| {
+        let (listener, host) = listener();
+        let none = reactor.accept_from(&listener).expect_err("no connection waits");
+        assert_eq!(none.kind(), ErrorKind::WouldBlock);
+        let mut peer = dial(host);
+        let accepted = reactor.accept_from(&listener).expect("a connection");
+        assert_eq!(accepted.peer(), &Address::from(peer.local_addr().expect("an address")));
+        assert!(fcntl_getfd(&accepted).expect("flags").contains(FdFlags::CLOEXEC));
+        let log = Log::default();
+        let script = Script::new(&log).data(|transport, _| {
+            transport.write(&[7; 3_000_000]);
+            transport.lose_connection();
+            Ok(())
+        });
+        let adopted = reactor.adopt_accepted(accepted, host, script).expect("a stream");
+        assert_eq!(adopted.transport().host(), Address::from(host));
+        assert_eq!(log.all(), Vec::<String>::new(), "connection_made comes at the end of the turn");
+        peer.write_all(b"more").expect("it is open");
+        let all = read_to_end(&reactor, &mut peer).expect("an end");
+        assert_eq!(all.len(), 3_000_000);
+        drop(peer);
+        run_until(&reactor, || log.is_over() && reactor.counters().watched == 0);
+        assert_eq!(log.count("made"), 1, "{:?}", log.all());
+    });
+}
+
+/// An accepted socket without a transport is closed when it is dropped, or when the reactor takes
+/// no connections any more. Its descriptor can be taken out.
+#[test]
+fn an_accepted_socket_is_closed_unless_it_is_taken() {
+    on_each(|reactor| {
+        let (listener, host) = listener();
+        let accept = || {
+            let peer = dial(host);
+            (reactor.accept_from(&listener).expect("a connection"), peer)
+        };
+        let ended = |mut peer: TcpStream| peer.read(&mut [0]).expect("an end, and no reset") == 0;
+        let (dropped, peer) = accept();
+        drop(dropped);
+        assert!(ended(peer));
+        let (taken, peer) = accept();
+        let taken = TcpStream::from(OwnedFd::from(taken));
+        assert_eq!(taken.peer_addr().expect("an address"), peer.local_addr().expect("an address"));
+        let (refused, peer) = accept();
+        reactor.close().expect("it does not run");
+        let log = Log::default();
+        let error = reactor.adopt_accepted(refused, host, Script::new(&log)).expect_err("the reactor is closed");
+        assert!(matches!(error, ConnectError::ReactorStopped { .. }), "{error:?}");
+        assert!(ended(peer));
+        assert_eq!(log.all(), Vec::<String>::new());
     });
 }

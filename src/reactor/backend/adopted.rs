@@ -1,7 +1,8 @@
 //! Sockets that the program hands over: examined, and made ready for a backend. No check trusts the
 //! program's word for what the descriptor is.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt;
@@ -91,6 +92,22 @@ pub(in crate::reactor) fn prepare_named(
     };
     check_family(family, options)?;
     prepare(descriptor, family, options)
+}
+
+/// Accepts a connection from a listener of the program's. Its socket is nonblocking and
+/// close-on-exec.
+pub(in crate::reactor) fn accept_from(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    loop {
+        match system::accept(listener) {
+            // A peer that is gone may have no address any more.
+            Ok((socket, peer)) => {
+                let peer = peer.ok_or(Errno::CONNABORTED)?;
+                return Ok((socket, system::our_address(peer)?));
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Checks that a descriptor is of a stream socket, and makes it close-on-exec.

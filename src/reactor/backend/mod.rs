@@ -114,8 +114,8 @@ use crate::transport::id::Id;
 use crate::transport::outgoing::Outgoing;
 use crate::transport::send_queue::InFlight;
 
-pub(in crate::reactor) use self::adopted::prepare_named;
 pub(crate) use self::adopted::{AdoptedOptions, Examined, Role};
+pub(in crate::reactor) use self::adopted::{accept_from, prepare_named};
 pub(crate) use self::any::AnyBackend;
 #[cfg(feature = "testing")]
 pub(crate) use self::batch::ReceivedDatagram;

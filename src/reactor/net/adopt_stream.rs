@@ -1,8 +1,10 @@
 //! [`Reactor::adopt_stream`]: connections whose addresses and protocol the program has already, as
 //! a program does that accepts by itself (Twisted: `tcp.Server`, which a port makes of an accepted
-//! socket).
+//! socket). A socket of [`Reactor::accept_from`] needs no examination
+//! ([`Reactor::adopt_accepted`]).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
@@ -12,7 +14,7 @@ use crate::address::{Address, AddressPair};
 use crate::error::{AdoptError, ConnectError, NotAdopted};
 use crate::failure::{Failure, Result};
 use crate::protocol::{Connection, Protocol};
-use crate::reactor::backend::{AdoptedOptions, prepare_named};
+use crate::reactor::backend::{AdoptedOptions, accept_from, prepare_named};
 use crate::reactor::{Core, Reactor, Slot};
 use crate::transport::Transport;
 use crate::transport::id::Id;
@@ -87,6 +89,92 @@ impl Reactor {
             Ok(()) => self.0.adopt_stream(socket, ends, options.adopted(), protocol),
             Err(error) => Err(NotAdopted::new(socket, error)),
         }
+    }
+
+    /// Accepts a connection that waits at a listening socket of the program's, which has to be
+    /// nonblocking. The loop does not serve it until [`adopt_accepted`](Self::adopt_accepted).
+    ///
+    /// A program that decides by itself when to accept, and how many connections, watches its
+    /// listener ([`watch`](Self::watch)) and calls this (Twisted: `tcp.Port.doRead`). Any other
+    /// uses a port.
+    ///
+    /// # Errors
+    /// The system's: [`WouldBlock`](io::ErrorKind::WouldBlock) if no connection waits, `EMFILE` if
+    /// the process has no descriptor left. `ECONNABORTED` is also the error for a peer that is
+    /// gone already, if the system does not tell its address.
+    pub fn accept_from(&self, listener: impl AsFd) -> io::Result<AcceptedSocket> {
+        let (socket, peer) = accept_from(listener.as_fd())?;
+        Ok(AcceptedSocket { socket, peer })
+    }
+
+    /// Takes over a connection of [`accept_from`](Self::accept_from), and joins `protocol` to it,
+    /// as [`adopt_stream`](Self::adopt_stream) does. `host` is the address of this end.
+    ///
+    /// In comparison, it makes no system calls to examine and prepare the socket, because the kind
+    /// and the mode of the socket are known.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// # use ropewalk::{Protocol, Reactor, Result, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    ///
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// listener.set_nonblocking(true)?;
+    /// let host = listener.local_addr()?;
+    /// let client = std::net::TcpStream::connect(host)?;
+    /// let accepted = reactor.accept_from(&listener)?;
+    /// let echo = reactor.adopt_accepted(accepted, host, Echo)?;
+    /// assert_eq!(echo.transport().peer().socket_addr(), Some(client.local_addr()?));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`adopt_stream`](Self::adopt_stream). The connection is closed, and the protocol is
+    /// dropped.
+    pub fn adopt_accepted<P: Protocol>(
+        &self,
+        accepted: AcceptedSocket,
+        host: impl Into<Address>,
+        protocol: P,
+    ) -> Result<Connection<P>, ConnectError> {
+        self.0.may_adopt()?;
+        let ends = AddressPair::new(host.into(), accepted.peer);
+        let options = AdoptedOptions::new();
+        let adopted = self.0.adopt_stream(accepted.socket, ends, &options, protocol);
+        adopted.map_err(|refused| refused.error)
+    }
+}
+
+/// A connection that [`Reactor::accept_from`] has accepted. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct AcceptedSocket {
+    socket: OwnedFd,
+    peer: Address,
+}
+
+impl AcceptedSocket {
+    /// Returns the address of the other end.
+    pub fn peer(&self) -> &Address {
+        &self.peer
+    }
+}
+
+impl AsFd for AcceptedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The socket is nonblocking and close-on-exec.
+impl From<AcceptedSocket> for OwnedFd {
+    fn from(accepted: AcceptedSocket) -> Self {
+        accepted.socket
     }
 }
 
