@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::datagrams::{BUFFER_BYTES, COST, doubled};
-use super::{Kernel, News, Owner, SocketId, too_many_open};
+use super::{Kernel, Owner, SocketId, too_many_open};
 use crate::address::UnixAddress;
 use crate::datagram::{DatagramOption, DatagramSend, DatagramSocketOptions, DatagramValue};
 use crate::reactor::ReceivedDatagram;
