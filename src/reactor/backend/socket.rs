@@ -336,7 +336,7 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], descriptor: BorrowedFd<'_>) ->
 
 fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     if queue.is_single() {
-        return send(socket, queue.front());
+        return send(socket, queue.single());
     }
     sent(|| {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];

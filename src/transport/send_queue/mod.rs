@@ -8,58 +8,68 @@
 //!   writes.
 //! - An empty queue is a null pointer. Its chunks go back to the reactor's [`BufferPool`] as they
 //!   are, with the buffer of the first chunk, and the next write takes them from there.
+//! - Shared bytes of [`SHARED_BYTES`] or more are a chunk of their own, and are never copied. The
+//!   queue holds a reference, so that one message to many readers is in memory once. A shared first
+//!   chunk stands behind an empty buffer: such a queue is not single, and takes the slow paths.
 //! - The first chunk can be lent ([`InFlight`]) to a backend that completes sends later. Its bytes
 //!   count as queued until it is back.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+mod chunks;
+mod pool;
+#[cfg(test)]
+mod tests;
+
 use std::io::IoSlice;
 use std::mem;
+
+use bytes::Bytes;
+
+use self::chunks::{Chunk, Chunks, copy};
+pub(crate) use self::pool::BufferPool;
 
 /// Number of bytes up to which small writes share a chunk. 64 KiB: as much as one receive brings,
 /// and enough that the number of chunks does not matter.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
-/// Number of chunks that one vectored send takes at most. 16 x 64 KiB is more than a socket buffer
-/// usually has room for.
-pub(crate) const MAX_SLICES: usize = 16;
+/// Number of chunks that one vectored send takes at most. 64 of the smallest shared chunks are 256
+/// KiB, and of full chunks of copied bytes far more than a socket buffer has room for.
+pub(crate) const MAX_SLICES: usize = 64;
 
 /// Bytes in order, in chunks. An empty queue owns no memory.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue(Option<Box<Chunks>>);
 
-/// The chunks of a queue that is not empty.
-#[derive(Debug, Default)]
-struct Chunks {
-    /// The first chunk. Usually there is no other.
-    head: Vec<u8>,
-    /// Number of bytes of the first chunk that have left: fewer than all of them.
-    sent: usize,
-    /// The first chunk is lent, and it has this many unsent bytes.
-    lent: Option<usize>,
-    /// The chunks after the first, and the number of their bytes.
-    more: VecDeque<Vec<u8>>,
-    more_bytes: usize,
-}
-
 /// A chunk in flight: a backend owns it until its send completes.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    buffer: Vec<u8>,
-    /// Number of its bytes that had left before.
+    bytes: FlightBytes,
+    /// Number of copied bytes that had left before.
     sent: usize,
 }
 
+/// The bytes of a chunk in flight.
+#[derive(Debug)]
+enum FlightBytes {
+    Copied(Vec<u8>),
+    /// Boxed, so that a chunk in flight takes no more room than a buffer.
+    Shared(Box<Bytes>),
+}
+
 impl InFlight {
-    /// Returns the bytes to be sent.
+    /// Returns the bytes to be sent. They stay where they are when the chunk moves.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.sent..]
+        match &self.bytes {
+            FlightBytes::Copied(buffer) => &buffer[self.sent..],
+            FlightBytes::Shared(bytes) => bytes,
+        }
     }
 
-    /// Returns the buffer, after the queue of its bytes is gone.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+    /// Gives its buffer to the pool, after the queue of its bytes is gone. Shared bytes are dropped.
+    pub(crate) fn discard(self, pool: &BufferPool) {
+        if let FlightBytes::Copied(buffer) = self.bytes {
+            pool.give(buffer);
+        }
     }
 }
 
@@ -111,6 +121,15 @@ impl SendQueue {
         }
     }
 
+    /// Adds shared bytes at the end: as a chunk of their own if they are many enough, as a copy
+    /// otherwise.
+    pub(crate) fn push_shared(&mut self, bytes: Bytes, pool: &BufferPool) {
+        if bytes.len() < SHARED_BYTES {
+            return self.push(&bytes, pool);
+        }
+        self.0.get_or_insert_with(|| pool.take_bare_chunks()).push_back(Chunk::Shared(bytes));
+    }
+
     /// Adds a buffer at the end: as a chunk of its own if it is large enough, as a copy otherwise.
     pub(crate) fn append(&mut self, buffer: Vec<u8>, pool: &BufferPool) {
         match &mut self.0 {
@@ -120,8 +139,7 @@ impl SendQueue {
                 self.0 = Some(chunks);
             }
             Some(chunks) if buffer.len() >= CHUNK / 4 => {
-                chunks.more_bytes += buffer.len();
-                chunks.more.push_back(buffer);
+                chunks.push_back(Chunk::Copied(buffer));
             }
             _ => {
                 self.push(&buffer, pool);
@@ -161,10 +179,11 @@ impl SendQueue {
     /// Fills `slices` with the queue's bytes from the front, for a vectored send. Returns the
     /// number of filled slices.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let rest = self.0.iter().flat_map(|chunks| chunks.more.iter()).map(Vec::as_slice);
+        let Some(chunks) = &self.0 else { return 0 };
+        let head = Some(chunks.unsent_head()).filter(|head| !head.is_empty());
         let mut filled = 0;
-        for (slot, chunk) in slices.iter_mut().zip(std::iter::once(self.front()).chain(rest)) {
-            *slot = IoSlice::new(chunk);
+        for (slot, bytes) in slices.iter_mut().zip(head.into_iter().chain(chunks.more.iter().map(Chunk::bytes))) {
+            *slot = IoSlice::new(bytes);
             filled += 1;
         }
         filled
@@ -173,10 +192,16 @@ impl SendQueue {
     /// Returns the rest of the first chunk, which is empty while the chunk is lent.
     #[inline]
     pub(crate) fn front(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |chunks| &chunks.head[chunks.sent..])
+        self.0.as_ref().map_or(&[], |chunks| chunks.front())
     }
 
-    /// Returns `true` if there is no chunk after the first.
+    /// Returns the same of a queue that [`is_single`](Self::is_single).
+    #[inline(always)]
+    pub(crate) fn single(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |chunks| chunks.unsent_head())
+    }
+
+    /// Returns `true` if there is one chunk at most, and it is no shared one.
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.0.as_ref().is_none_or(|chunks| chunks.more.is_empty())
@@ -192,16 +217,12 @@ impl SendQueue {
         if is_whole && chunks.more.is_empty() { self.finish(pool) } else { self.advance_slow(count, pool) }
     }
 
-    /// Slow path: bytes stay in the queue, or there are several chunks, or one is lent.
+    /// Slow path: bytes stay in the queue, or there are several chunks, or one is lent or shared.
     #[inline(never)]
     fn advance_slow(&mut self, count: usize, pool: &BufferPool) {
         let Some(chunks) = &mut self.0 else { return };
-        chunks.sent += count;
-        while chunks.lent.is_none() && chunks.sent >= chunks.head.len() {
-            let Some(next) = chunks.more.pop_front() else { return self.finish(pool) };
-            chunks.more_bytes -= next.len();
-            chunks.sent -= chunks.head.len();
-            pool.give(mem::replace(&mut chunks.head, next));
+        if chunks.advance(count, pool) {
+            self.finish(pool);
         }
     }
 
@@ -217,7 +238,11 @@ impl SendQueue {
     /// Lends the first chunk for a send. `None`: there is none, or it is lent already.
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
-        let in_flight = InFlight { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };
+        if chunks.head.is_empty() {
+            return chunks.lend_shared();
+        }
+        let bytes = FlightBytes::Copied(mem::take(&mut chunks.head));
+        let in_flight = InFlight { bytes, sent: mem::take(&mut chunks.sent) };
         chunks.lent = Some(in_flight.bytes().len());
         Some(in_flight)
     }
@@ -225,13 +250,29 @@ impl SendQueue {
     /// Takes a chunk back of which `count` bytes were sent.
     #[inline]
     pub(crate) fn take_back(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
+        let InFlight { bytes: FlightBytes::Copied(buffer), sent } = in_flight else {
+            return self.take_back_shared(in_flight, count, pool);
+        };
         let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
             // The queue was dropped while the chunk was in flight.
-            return pool.give(in_flight.buffer);
+            return pool.give(buffer);
         };
-        let is_all = count == in_flight.bytes().len() && chunks.more.is_empty();
-        (chunks.head, chunks.sent, chunks.lent) = (in_flight.buffer, in_flight.sent, None);
+        let is_all = sent + count == buffer.len() && chunks.more.is_empty();
+        (chunks.head, chunks.sent, chunks.lent) = (buffer, sent, None);
         if is_all { self.finish(pool) } else { self.advance(count, pool) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_back_shared(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
+        let FlightBytes::Shared(bytes) = in_flight.bytes else { return };
+        let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else { return };
+        chunks.lent = None;
+        chunks.more_bytes += bytes.len();
+        chunks.more.push_front(Chunk::Shared(*bytes));
+        if chunks.advance(count, pool) {
+            self.finish(pool);
+        }
     }
 
     /// Returns `true` if the first chunk is lent.
@@ -245,392 +286,6 @@ impl SendQueue {
     }
 }
 
-impl Chunks {
-    /// Adds bytes to the first chunk if it is here, is the last too, and has room for all of them.
-    #[inline(never)]
-    fn push_first(&mut self, data: &[u8]) -> bool {
-        let takes = self.lent.is_none() && self.more.is_empty() && self.head.len() + data.len() <= CHUNK;
-        if takes {
-            copy(&mut self.head, data);
-        }
-        takes
-    }
-
-    /// Fills the last chunk, and begins another one with the rest.
-    fn push(&mut self, data: &[u8], pool: &BufferPool) {
-        let has_tail = self.lent.is_none() || !self.more.is_empty();
-        let mut rest = data;
-        if has_tail {
-            let is_head = self.more.is_empty();
-            let tail = self.more.back_mut().unwrap_or(&mut self.head);
-            let room = CHUNK.saturating_sub(tail.len()).min(data.len());
-            copy(tail, &data[..room]);
-            rest = &data[room..];
-            self.more_bytes += if is_head { 0 } else { room };
-        }
-        if rest.is_empty() {
-            return;
-        }
-        // Behind a chunk in flight there are seldom many bytes; behind a full chunk there are.
-        let is_small = !has_tail && rest.len() <= CHUNK;
-        let mut chunk = if is_small { pool.take() } else { Vec::with_capacity(rest.len().max(CHUNK)) };
-        copy(&mut chunk, rest);
-        self.more_bytes += rest.len();
-        self.more.push_back(chunk);
-    }
-}
-
-/// Number of bytes that are copied at a time.
-const PIECE_BYTES: usize = 2048;
-
-/// Adds bytes to a buffer, in small pieces. In one piece, a C library may copy them by an
-/// instruction of the processor that is many times slower if the addresses of both ends agree in
-/// their low bits. Between two buffers that are used again and again, such addresses stay
-/// (`docs/costs.md`).
-#[inline(always)]
-fn copy(buffer: &mut Vec<u8>, data: &[u8]) {
-    if data.len() <= PIECE_BYTES { buffer.extend_from_slice(data) } else { copy_pieces(buffer, data) }
-}
-
-#[inline(never)]
-fn copy_pieces(buffer: &mut Vec<u8>, data: &[u8]) {
-    buffer.reserve(data.len());
-    for piece in data.chunks(PIECE_BYTES) {
-        buffer.extend_from_slice(piece);
-    }
-}
-
-/// Emptied buffers, shared by all connections of a reactor. So an idle connection holds no buffer,
-/// and a busy one does not allocate.
-#[derive(Debug, Default)]
-pub(crate) struct BufferPool(RefCell<Buffers>);
-
-#[derive(Debug, Default)]
-struct Buffers {
-    /// Chunks of emptied queues, each with its buffer.
-    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    chunks: Vec<Box<Chunks>>,
-    /// Buffers without chunks.
-    buffers: Vec<Vec<u8>>,
-    /// Capacity of all buffers together.
-    bytes: usize,
-}
-
-impl BufferPool {
-    /// Limit of the kept capacity. Streams write and flush within one turn, so as many buffers are
-    /// in use at a time as connections answer in one turn. 2 MiB is 512 answers of 4 KiB, or 128 of
-    /// 16 KiB; a larger batch allocates for the rest.
-    const KEPT: usize = 2 * 1024 * 1024;
-
-    /// Returns an empty buffer.
-    pub(crate) fn take(&self) -> Vec<u8> {
-        let mut pool = self.0.borrow_mut();
-        let buffer = pool.buffers.pop().unwrap_or_else(|| pool.take_apart());
-        pool.bytes -= buffer.capacity();
-        buffer
-    }
-
-    /// Keeps a buffer for the next write that needs one, or drops it.
-    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        let mut pool = self.0.borrow_mut();
-        if pool.keeps(buffer.capacity()) {
-            buffer.clear();
-            pool.buffers.push(buffer);
-        }
-    }
-
-    /// Returns empty chunks, with a buffer if one is kept.
-    #[inline(always)]
-    fn take_chunks(&self) -> Box<Chunks> {
-        let mut pool = self.0.borrow_mut();
-        let Some(chunks) = pool.chunks.pop() else { return pool.make_chunks() };
-        pool.bytes -= chunks.head.capacity();
-        chunks
-    }
-
-    /// Keeps the chunks of a queue that has only the first, which was sent.
-    #[inline(always)]
-    fn give_chunks(&self, mut chunks: Box<Chunks>) {
-        let mut pool = self.0.borrow_mut();
-        if pool.keeps(chunks.head.capacity()) {
-            chunks.head.clear();
-            chunks.sent = 0;
-            if chunks.more.capacity() > MAX_SLICES {
-                chunks.more = VecDeque::new();
-            }
-            pool.chunks.push(chunks);
-        }
-    }
-}
-
-impl Buffers {
-    /// Returns the buffer of kept chunks, if the pool could not keep many more buffers. Otherwise a
-    /// server that reads and answers would take chunks apart and make others in each turn.
-    #[cold]
-    fn take_apart(&mut self) -> Vec<u8> {
-        let is_scarce = self.bytes > BufferPool::KEPT / 2;
-        let chunks = if is_scarce { self.chunks.pop() } else { None };
-        chunks.map_or_else(Vec::new, |chunks| chunks.head)
-    }
-
-    #[cold]
-    fn make_chunks(&mut self) -> Box<Chunks> {
-        let head = self.buffers.pop().unwrap_or_default();
-        self.bytes -= head.capacity();
-        Box::new(Chunks { head, ..Chunks::default() })
-    }
-
-    /// Returns `true` if a buffer of this capacity is worth keeping and there is room for it.
-    /// Counts it as kept then.
-    #[inline(always)]
-    fn keeps(&mut self, capacity: usize) -> bool {
-        let bytes = self.bytes + capacity;
-        let keeps = capacity <= CHUNK && capacity > 0 && bytes <= BufferPool::KEPT;
-        if keeps {
-            self.bytes = bytes;
-        }
-        keeps
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn contents(queue: &SendQueue) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let filled = queue.slices(&mut slices);
-        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
-    }
-
-    #[test]
-    fn small_writes_share_a_chunk_and_large_ones_have_their_own() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(b"one", &pool);
-        queue.push(b"two", &pool);
-        assert!(queue.is_single());
-        queue.push(&vec![7; CHUNK], &pool);
-        assert!(!queue.is_single());
-        assert_eq!(queue.len(), 6 + CHUNK);
-        assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
-    }
-
-    /// The first chunk takes bytes as long as it is here, has room for all of them, and has none
-    /// behind it.
-    #[test]
-    fn the_first_chunk_takes_what_fits() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        assert!(queue.push_first(b"", &pool) && queue.is_empty());
-        assert!(queue.push_first(b"one", &pool) && queue.push_first(b"two", &pool) && queue.push_first(b"", &pool));
-        let in_flight = queue.lend().unwrap();
-        assert!(!queue.push_first(b"lent", &pool));
-        queue.take_back(in_flight, 1, &pool);
-        assert!(!queue.push_first(&[7; CHUNK - 5], &pool));
-        assert!(queue.push_first(&[7; CHUNK - 6], &pool) && queue.is_single());
-        queue.push(b"behind", &pool);
-        queue.advance(CHUNK - 2, &pool);
-        assert!(!queue.push_first(b"x", &pool));
-        assert_eq!(contents(&queue), b"\x07behind");
-    }
-
-    /// For all sizes of writes and sends, the bytes come out in order, and an emptied queue owns
-    /// nothing.
-    #[test]
-    fn bytes_come_out_as_they_went_in() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        let (mut written, mut sent) = (Vec::new(), Vec::new());
-        for round in 0..400_usize {
-            let data: Vec<u8> = (0..(round * 7919) % 9000).map(|i| (i * 31 + round) as u8).collect();
-            queue.push(&data, &pool);
-            written.extend_from_slice(&data);
-            let all = contents(&queue);
-            let count = all.len().min((round * 104_729) % 12_000);
-            sent.extend_from_slice(&all[..count]);
-            queue.advance(count, &pool);
-        }
-        while !queue.is_empty() {
-            let all = contents(&queue);
-            sent.extend_from_slice(&all);
-            queue.advance(all.len(), &pool);
-        }
-        assert!(sent == written);
-        assert!(queue.0.is_none());
-    }
-
-    #[test]
-    fn an_emptied_buffer_is_used_again() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(b"hello", &pool);
-        let address = queue.front().as_ptr();
-        queue.advance(5, &pool);
-        queue.push(b"again", &pool);
-        assert_eq!(queue.front().as_ptr(), address);
-    }
-
-    /// A server that reads and answers keeps a buffer for each: one that is asked for is not taken
-    /// out of kept chunks, unless the pool is nearly full.
-    #[test]
-    fn chunks_stay_whole_while_there_is_room() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(b"answer", &pool);
-        let address = queue.front().as_ptr();
-        queue.advance(6, &pool);
-        let mut read = pool.take();
-        assert_eq!(read.capacity(), 0);
-        read.extend_from_slice(b"request");
-        let read_at = read.as_ptr();
-        pool.give(read);
-        queue.push(b"answer", &pool);
-        let read = pool.take();
-        assert_eq!((queue.front().as_ptr(), read.as_ptr()), (address, read_at));
-    }
-
-    /// The kept capacity is bounded, for any number of connections that answer at once.
-    #[test]
-    fn the_buffers_that_are_kept_are_bounded() {
-        let pool = BufferPool::default();
-        let mut queues: Vec<_> = (0..200).map(|_| SendQueue::default()).collect();
-        for queue in &mut queues {
-            queue.push(&vec![1; CHUNK], &pool);
-        }
-        for queue in &mut queues {
-            queue.advance(CHUNK, &pool);
-        }
-        assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024);
-        drop(pool.take());
-        assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024 - CHUNK);
-        for queue in &mut queues {
-            queue.push(b"one each", &pool);
-        }
-        assert_eq!(pool.0.borrow().bytes, 0);
-    }
-
-    /// Lent bytes count, writes meanwhile go behind them, and unsent bytes of the chunk are in
-    /// front again.
-    #[test]
-    fn a_loan_comes_back_to_where_it_was() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        assert!(queue.lend().is_none());
-        queue.push(b"0123456789", &pool);
-        queue.advance(2, &pool);
-        let in_flight = queue.lend().unwrap();
-        assert_eq!((in_flight.bytes(), queue.len(), queue.front()), (&b"23456789"[..], 8, &b""[..]));
-        assert!(queue.lend().is_none() && !queue.is_empty());
-        queue.push(b"ab", &pool);
-        queue.push(b"cd", &pool);
-        assert_eq!(queue.len(), 12);
-        queue.take_back(in_flight, 3, &pool);
-        assert_eq!(contents(&queue), b"56789abcd");
-        let in_flight = queue.lend().unwrap();
-        queue.take_back(in_flight, 5, &pool);
-        assert_eq!(contents(&queue), b"abcd");
-        let in_flight = queue.lend().unwrap();
-        queue.clear();
-        queue.take_back(in_flight, 0, &pool);
-        assert!(queue.is_empty());
-    }
-
-    /// A chunk in flight with nothing behind it comes back as well, and its buffer goes to the pool
-    /// when all of it was sent.
-    #[test]
-    fn a_loan_without_more_comes_back() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(b"0123456789", &pool);
-        let in_flight = queue.lend().unwrap();
-        let address = in_flight.bytes().as_ptr();
-        queue.take_back(in_flight, 4, &pool);
-        assert_eq!(contents(&queue), b"456789");
-        let in_flight = queue.lend().unwrap();
-        queue.take_back(in_flight, 6, &pool);
-        assert!(queue.is_empty());
-        queue.push(b"taken along", &pool);
-        assert_eq!(queue.front().as_ptr(), address);
-        assert_eq!(queue.lend().unwrap().into_buffer(), b"taken along");
-    }
-
-    /// An appended buffer becomes a chunk of its own if it is large enough. Otherwise it is copied,
-    /// and kept for other writes.
-    #[test]
-    fn appended_buffers_are_chunks_or_copied() {
-        const WORTH: usize = 16 * 1024;
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.append(Vec::with_capacity(10), &pool);
-        assert!(queue.is_empty());
-        let first = b"first".to_vec();
-        let address = first.as_ptr();
-        queue.append(first, &pool);
-        assert_eq!((queue.front(), queue.front().as_ptr(), queue.len()), (&b"first"[..], address, 5));
-        drop((pool.take(), pool.take()));
-        queue.append(vec![1; WORTH - 1], &pool);
-        assert!(queue.is_single() && pool.take().capacity() == WORTH - 1);
-        queue.append(vec![2; WORTH], &pool);
-        assert!(!queue.is_single() && pool.take().capacity() == 0);
-        queue.append(vec![3; WORTH], &pool);
-        assert_eq!(queue.len(), 5 + WORTH - 1 + 2 * WORTH);
-        let expected = [&b"first"[..], &[1; WORTH - 1], &[2; WORTH], &[3; WORTH]].concat();
-        assert!(contents(&queue) == expected);
-    }
-
-    /// A small write behind a chunk in flight takes a kept buffer; one behind a full chunk begins
-    /// another chunk.
-    #[test]
-    fn writes_behind_a_chunk_take_the_room_that_they_need() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(b"lent", &pool);
-        let in_flight = queue.lend().unwrap();
-        pool.give(Vec::with_capacity(100));
-        queue.push(b"behind", &pool);
-        assert_eq!(pool.take().capacity(), 0, "the kept buffer is in use");
-        queue.take_back(in_flight, 4, &pool);
-        assert_eq!(contents(&queue), b"behind");
-
-        let mut queue = SendQueue::default();
-        queue.push(&vec![1; CHUNK], &pool);
-        pool.give(Vec::with_capacity(100));
-        queue.push(b"behind", &pool);
-        assert!(queue.0.is_some_and(|chunks| chunks.more[0].capacity() == CHUNK));
-    }
-
-    /// Bytes that are written into the queue arrive in order, in the place of the first chunk or
-    /// behind others. Nothing is added by a failure, whose buffer is kept and empty.
-    #[test]
-    fn bytes_are_written_in_place() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        let write = |queue: &mut SendQueue, bytes: &[u8], result: Result<(), u8>| {
-            queue.append_with(&pool, |buffer| {
-                assert!(buffer.is_empty());
-                buffer.extend_from_slice(bytes);
-                result
-            })
-        };
-        assert_eq!(write(&mut queue, b"lost", Err(1)), Err(1));
-        assert!(queue.is_empty());
-        assert_eq!(write(&mut queue, b"", Ok(())), Ok(()));
-        assert!(queue.is_empty());
-        assert_eq!(write(&mut queue, b"first", Ok(())), Ok(()));
-        assert_eq!(write(&mut queue, b"lost", Err(2)), Err(2));
-        assert_eq!(write(&mut queue, b", second", Ok(())), Ok(()));
-        assert_eq!((contents(&queue), queue.is_single()), (b"first, second".to_vec(), true));
-        assert_eq!(write(&mut queue, &[3; CHUNK], Ok(())), Ok(()));
-        assert_eq!((queue.len(), queue.is_single()), (13 + CHUNK, false));
-        queue.advance(13, &pool);
-        assert!(queue.front() == [3; CHUNK]);
-        queue.advance(CHUNK, &pool);
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn a_buffer_without_room_is_not_kept() {
-        let pool = BufferPool::default();
-        pool.give(Vec::new());
-        assert!(pool.0.borrow().buffers.is_empty());
-    }
-
-    #[test]
-    fn a_buffer_grown_past_a_chunk_is_not_kept() {
-        let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
-        queue.push(&vec![1; CHUNK + 1], &pool);
-        queue.advance(CHUNK + 1, &pool);
-        assert!(pool.0.borrow().buffers.is_empty());
-    }
-}
+/// Shorter shared bytes are copied. 4 KiB: up to this size a copy costs less than a chunk of its own
+/// does in a vectored send, and the page that it takes (`docs/costs.md`).
+const SHARED_BYTES: usize = 4 * 1024;

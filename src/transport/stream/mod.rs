@@ -277,14 +277,6 @@ impl Stream {
         self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !is_ending_layers
     }
 
-    /// Queues bytes, unless they pass a limit that ends the stream.
-    pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
-        if !data.is_empty() && self.admits(data.len()) {
-            self.push_above(data, pool);
-            self.note_overflow();
-        }
-    }
-
     /// Number of bytes, written or sealed, that the operating system has not taken yet.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.len() + self.extras.as_ref().map_or(0, |extras| extras.queued_bytes())

@@ -1,0 +1,241 @@
+use super::*;
+
+fn contents(queue: &SendQueue) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let filled = queue.slices(&mut slices);
+    slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+}
+
+#[test]
+fn small_writes_share_a_chunk_and_large_ones_have_their_own() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"one", &pool);
+    queue.push(b"two", &pool);
+    assert!(queue.is_single());
+    queue.push(&vec![7; CHUNK], &pool);
+    assert!(!queue.is_single());
+    assert_eq!(queue.len(), 6 + CHUNK);
+    assert_eq!(&contents(&queue)[..7], b"onetwo\x07");
+}
+
+/// The first chunk takes bytes as long as it is here, has room for all of them, and has none
+/// behind it.
+#[test]
+fn the_first_chunk_takes_what_fits() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    assert!(queue.push_first(b"", &pool) && queue.is_empty());
+    assert!(queue.push_first(b"one", &pool) && queue.push_first(b"two", &pool) && queue.push_first(b"", &pool));
+    let in_flight = queue.lend().unwrap();
+    assert!(!queue.push_first(b"lent", &pool));
+    queue.take_back(in_flight, 1, &pool);
+    assert!(!queue.push_first(&[7; CHUNK - 5], &pool));
+    assert!(queue.push_first(&[7; CHUNK - 6], &pool) && queue.is_single());
+    queue.push(b"behind", &pool);
+    queue.advance(CHUNK - 2, &pool);
+    assert!(!queue.push_first(b"x", &pool));
+    assert_eq!(contents(&queue), b"\x07behind");
+}
+
+/// For all sizes of writes and sends, the bytes come out in order, and an emptied queue owns
+/// nothing.
+#[test]
+fn bytes_come_out_as_they_went_in() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    let (mut written, mut sent) = (Vec::new(), Vec::new());
+    for round in 0..400_usize {
+        let data: Vec<u8> = (0..(round * 7919) % 9000).map(|i| (i * 31 + round) as u8).collect();
+        queue.push(&data, &pool);
+        written.extend_from_slice(&data);
+        let all = contents(&queue);
+        let count = all.len().min((round * 104_729) % 12_000);
+        sent.extend_from_slice(&all[..count]);
+        queue.advance(count, &pool);
+    }
+    while !queue.is_empty() {
+        let all = contents(&queue);
+        sent.extend_from_slice(&all);
+        queue.advance(all.len(), &pool);
+    }
+    assert!(sent == written);
+    assert!(queue.0.is_none());
+}
+
+#[test]
+fn an_emptied_buffer_is_used_again() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"hello", &pool);
+    let address = queue.front().as_ptr();
+    queue.advance(5, &pool);
+    queue.push(b"again", &pool);
+    assert_eq!(queue.front().as_ptr(), address);
+}
+
+/// A server that reads and answers keeps a buffer for each: one that is asked for is not taken
+/// out of kept chunks, unless the pool is nearly full.
+#[test]
+fn chunks_stay_whole_while_there_is_room() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"answer", &pool);
+    let address = queue.front().as_ptr();
+    queue.advance(6, &pool);
+    let mut read = pool.take();
+    assert_eq!(read.capacity(), 0);
+    read.extend_from_slice(b"request");
+    let read_at = read.as_ptr();
+    pool.give(read);
+    queue.push(b"answer", &pool);
+    let read = pool.take();
+    assert_eq!((queue.front().as_ptr(), read.as_ptr()), (address, read_at));
+}
+
+/// The kept capacity is bounded, for any number of connections that answer at once.
+#[test]
+fn the_buffers_that_are_kept_are_bounded() {
+    let pool = BufferPool::default();
+    let mut queues: Vec<_> = (0..200).map(|_| SendQueue::default()).collect();
+    for queue in &mut queues {
+        queue.push(&vec![1; CHUNK], &pool);
+    }
+    for queue in &mut queues {
+        queue.advance(CHUNK, &pool);
+    }
+    assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024);
+    drop(pool.take());
+    assert_eq!(pool.0.borrow().bytes, 2 * 1024 * 1024 - CHUNK);
+    for queue in &mut queues {
+        queue.push(b"one each", &pool);
+    }
+    assert_eq!(pool.0.borrow().bytes, 0);
+}
+
+/// Lent bytes count, writes meanwhile go behind them, and unsent bytes of the chunk are in
+/// front again.
+#[test]
+fn a_loan_comes_back_to_where_it_was() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    assert!(queue.lend().is_none());
+    queue.push(b"0123456789", &pool);
+    queue.advance(2, &pool);
+    let in_flight = queue.lend().unwrap();
+    assert_eq!((in_flight.bytes(), queue.len(), queue.front()), (&b"23456789"[..], 8, &b""[..]));
+    assert!(queue.lend().is_none() && !queue.is_empty());
+    queue.push(b"ab", &pool);
+    queue.push(b"cd", &pool);
+    assert_eq!(queue.len(), 12);
+    queue.take_back(in_flight, 3, &pool);
+    assert_eq!(contents(&queue), b"56789abcd");
+    let in_flight = queue.lend().unwrap();
+    queue.take_back(in_flight, 5, &pool);
+    assert_eq!(contents(&queue), b"abcd");
+    let in_flight = queue.lend().unwrap();
+    queue.clear();
+    queue.take_back(in_flight, 0, &pool);
+    assert!(queue.is_empty());
+}
+
+/// A chunk in flight with nothing behind it comes back as well, and its buffer goes to the pool
+/// when all of it was sent.
+#[test]
+fn a_loan_without_more_comes_back() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"0123456789", &pool);
+    let in_flight = queue.lend().unwrap();
+    let address = in_flight.bytes().as_ptr();
+    queue.take_back(in_flight, 4, &pool);
+    assert_eq!(contents(&queue), b"456789");
+    let in_flight = queue.lend().unwrap();
+    queue.take_back(in_flight, 6, &pool);
+    assert!(queue.is_empty());
+    queue.push(b"taken along", &pool);
+    assert_eq!(queue.front().as_ptr(), address);
+    assert_eq!(queue.lend().unwrap().bytes(), b"taken along");
+}
+
+/// An appended buffer becomes a chunk of its own if it is large enough. Otherwise it is copied,
+/// and kept for other writes.
+#[test]
+fn appended_buffers_are_chunks_or_copied() {
+    const WORTH: usize = 16 * 1024;
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.append(Vec::with_capacity(10), &pool);
+    assert!(queue.is_empty());
+    let first = b"first".to_vec();
+    let address = first.as_ptr();
+    queue.append(first, &pool);
+    assert_eq!((queue.front(), queue.front().as_ptr(), queue.len()), (&b"first"[..], address, 5));
+    drop((pool.take(), pool.take()));
+    queue.append(vec![1; WORTH - 1], &pool);
+    assert!(queue.is_single() && pool.take().capacity() == WORTH - 1);
+    queue.append(vec![2; WORTH], &pool);
+    assert!(!queue.is_single() && pool.take().capacity() == 0);
+    queue.append(vec![3; WORTH], &pool);
+    assert_eq!(queue.len(), 5 + WORTH - 1 + 2 * WORTH);
+    let expected = [&b"first"[..], &[1; WORTH - 1], &[2; WORTH], &[3; WORTH]].concat();
+    assert!(contents(&queue) == expected);
+}
+
+/// A small write behind a chunk in flight takes a kept buffer; one behind a full chunk begins
+/// another chunk.
+#[test]
+fn writes_behind_a_chunk_take_the_room_that_they_need() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"lent", &pool);
+    let in_flight = queue.lend().unwrap();
+    pool.give(Vec::with_capacity(100));
+    queue.push(b"behind", &pool);
+    assert_eq!(pool.take().capacity(), 0, "the kept buffer is in use");
+    queue.take_back(in_flight, 4, &pool);
+    assert_eq!(contents(&queue), b"behind");
+
+    let mut queue = SendQueue::default();
+    queue.push(&vec![1; CHUNK], &pool);
+    pool.give(Vec::with_capacity(100));
+    queue.push(b"behind", &pool);
+    let Some(Chunk::Copied(behind)) = queue.0.as_ref().and_then(|chunks| chunks.more.front()) else {
+        panic!("there is a chunk behind the full one");
+    };
+    assert_eq!(behind.capacity(), CHUNK);
+}
+
+/// Bytes that are written into the queue arrive in order, in the place of the first chunk or
+/// behind others. Nothing is added by a failure, whose buffer is kept and empty.
+#[test]
+fn bytes_are_written_in_place() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    let write = |queue: &mut SendQueue, bytes: &[u8], result: Result<(), u8>| {
+        queue.append_with(&pool, |buffer| {
+            assert!(buffer.is_empty());
+            buffer.extend_from_slice(bytes);
+            result
+        })
+    };
+    assert_eq!(write(&mut queue, b"lost", Err(1)), Err(1));
+    assert!(queue.is_empty());
+    assert_eq!(write(&mut queue, b"", Ok(())), Ok(()));
+    assert!(queue.is_empty());
+    assert_eq!(write(&mut queue, b"first", Ok(())), Ok(()));
+    assert_eq!(write(&mut queue, b"lost", Err(2)), Err(2));
+    assert_eq!(write(&mut queue, b", second", Ok(())), Ok(()));
+    assert_eq!((contents(&queue), queue.is_single()), (b"first, second".to_vec(), true));
+    assert_eq!(write(&mut queue, &[3; CHUNK], Ok(())), Ok(()));
+    assert_eq!((queue.len(), queue.is_single()), (13 + CHUNK, false));
+    queue.advance(13, &pool);
+    assert!(queue.front() == [3; CHUNK]);
+    queue.advance(CHUNK, &pool);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_buffer_without_room_is_not_kept() {
+    let pool = BufferPool::default();
+    pool.give(Vec::new());
+    assert!(pool.0.borrow().buffers.is_empty());
+}
+
+#[test]
+fn a_buffer_grown_past_a_chunk_is_not_kept() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(&vec![1; CHUNK + 1], &pool);
+    queue.advance(CHUNK + 1, &pool);
+    assert!(pool.0.borrow().buffers.is_empty());
+}
