@@ -26,6 +26,7 @@ pub(crate) mod context;
 mod discard;
 mod drained;
 pub(crate) mod driver;
+pub(crate) mod file;
 pub(crate) mod id;
 pub(crate) mod layer;
 pub(crate) mod observer;

@@ -7,6 +7,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::datagrams::PolledDatagrams;
+use super::files;
 use super::pipe::PolledPipe;
 use super::reported::Readiness;
 use super::socket::{self, Accept, Receive, Send};
@@ -532,8 +533,14 @@ pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result
 fn send_slow(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>, mut sent: usize) -> io::Result<Progress> {
     let Outgoing { queue, mut descriptors, pool, .. } = outgoing;
     while !queue.is_empty() && sent < SEND {
-        let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
-        match socket::send_queue(socket, queue, descriptors) {
+        let outcome = match queue.file() {
+            Some(part) => files::send(socket, part),
+            None => {
+                let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
+                socket::send_queue(socket, queue, descriptors)
+            }
+        };
+        match outcome {
             Send::Bytes(count) => {
                 queue.advance(count, pool);
                 sent += count;

@@ -477,7 +477,7 @@ pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
 }
 
 /// Makes calls on a socket, and requests to a ring, wait or fail at once.
-#[cfg(all(feature = "io-uring", target_os = "linux"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }

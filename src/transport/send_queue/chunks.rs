@@ -3,7 +3,7 @@
 //! | the first chunk is | `head` | `more` | `lent` |
 //! |---|---|---|---|
 //! | copied bytes | it | the chunks after it | `None` |
-//! | shared bytes | empty | it, and the chunks after it | `None` |
+//! | shared bytes, a file's part | empty | it, and the chunks after it | `None` |
 //! | lent | empty | the chunks after it | the number of its bytes |
 
 use std::collections::VecDeque;
@@ -12,6 +12,7 @@ use std::mem;
 use bytes::{Buf, Bytes};
 
 use super::pool::BufferPool;
+use crate::transport::file::FilePart;
 use super::{CHUNK, FlightBytes, InFlight};
 
 /// The chunks of a queue that is not empty. See the module.
@@ -35,13 +36,25 @@ pub(super) enum Chunk {
     Copied(Vec<u8>),
     /// Bytes that others may have too. Those that have left are cut off.
     Shared(Bytes),
+    /// Bytes that the system reads when it sends them.
+    File(Box<FilePart>),
 }
 
 impl Chunk {
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// Returns the bytes, which a part of a file does not have here.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Self::Copied(buffer) => buffer,
-            Self::Shared(bytes) => bytes,
+            Self::Copied(buffer) => Some(buffer),
+            Self::Shared(bytes) => Some(bytes),
+            Self::File(_) => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(buffer) => buffer.len(),
+            Self::Shared(bytes) => bytes.len(),
+            Self::File(part) => part.left(),
         }
     }
 }
@@ -56,15 +69,29 @@ impl Chunks {
     /// Returns the unsent bytes of the first chunk, which are elsewhere while it is lent.
     #[inline]
     pub(super) fn front(&self) -> &[u8] {
-        if self.head.is_empty() { self.shared_front().map_or(&[], |bytes| bytes) } else { self.unsent_head() }
+        if self.head.is_empty() {
+            self.bare_front().and_then(Chunk::bytes).unwrap_or_default()
+        } else {
+            self.unsent_head()
+        }
     }
 
-    /// Returns the first chunk if it is shared, and not lent.
-    fn shared_front(&self) -> Option<&Bytes> {
-        match self.more.front() {
-            Some(Chunk::Shared(bytes)) if self.head.is_empty() && self.lent.is_none() => Some(bytes),
+    /// Returns the first chunk if it is not `head`, and not lent.
+    fn bare_front(&self) -> Option<&Chunk> {
+        self.more.front().filter(|_| self.head.is_empty() && self.lent.is_none())
+    }
+
+    /// Returns the first chunk if it is a part of a file.
+    pub(super) fn file_front(&self) -> Option<&FilePart> {
+        match self.bare_front() {
+            Some(Chunk::File(part)) => Some(part),
             _ => None,
         }
+    }
+
+    /// Number of unsent bytes of the first chunk, which is not lent.
+    fn first_len(&self) -> usize {
+        if self.head.is_empty() { self.bare_front().map_or(0, Chunk::len) } else { self.unsent_head().len() }
     }
 
     /// Adds bytes to the first chunk if it is here, is the last too, and has room for all of them.
@@ -79,7 +106,7 @@ impl Chunks {
 
     /// Adds a chunk at the end.
     pub(super) fn push_back(&mut self, chunk: Chunk) {
-        self.more_bytes += chunk.bytes().len();
+        self.more_bytes += chunk.len();
         if self.more.capacity() == 0 {
             // A reader that is slow has one message waiting, as a rule.
             self.more.reserve_exact(1);
@@ -93,7 +120,7 @@ impl Chunks {
         let tail = match self.more.back_mut() {
             Some(Chunk::Copied(tail)) => Some(tail),
             None if self.lent.is_none() => Some(&mut self.head),
-            Some(Chunk::Shared(_)) | None => None,
+            Some(Chunk::Shared(_) | Chunk::File(_)) | None => None,
         };
         let has_tail = tail.is_some();
         if let Some(tail) = tail {
@@ -117,7 +144,7 @@ impl Chunks {
     /// if none are left, and none are lent.
     pub(super) fn advance(&mut self, mut count: usize, pool: &BufferPool) -> bool {
         while self.lent.is_none() {
-            let first = self.front().len();
+            let first = self.first_len();
             if count < first {
                 self.cut(count);
                 return false;
@@ -135,10 +162,14 @@ impl Chunks {
     fn cut(&mut self, count: usize) {
         if !self.head.is_empty() {
             self.sent += count;
-        } else if let Some(Chunk::Shared(bytes)) = self.more.front_mut() {
-            bytes.advance(count);
-            self.more_bytes -= count;
+            return;
         }
+        match self.more.front_mut() {
+            Some(Chunk::Shared(bytes)) => bytes.advance(count),
+            Some(Chunk::File(part)) => part.advance(count),
+            Some(Chunk::Copied(_)) | None => return,
+        }
+        self.more_bytes -= count;
     }
 
     /// Drops the first chunk, which is not lent.
@@ -157,14 +188,15 @@ impl Chunks {
 
     fn pop_more(&mut self) -> Option<Chunk> {
         let chunk = self.more.pop_front()?;
-        self.more_bytes -= chunk.bytes().len();
+        self.more_bytes -= chunk.len();
         Some(chunk)
     }
 
-    /// Lends the first chunk, which is shared.
+    /// Lends the first chunk if it is shared.
     #[cold]
     #[inline(never)]
     pub(super) fn lend_shared(&mut self) -> Option<InFlight> {
+        let Some(Chunk::Shared(_)) = self.bare_front() else { return None };
         let Some(Chunk::Shared(bytes)) = self.pop_more() else { return None };
         self.lent = Some(bytes.len());
         Some(InFlight { bytes: FlightBytes::Shared(Box::new(bytes)), sent: 0 })

@@ -11,6 +11,7 @@
 //! - Shared bytes of [`SHARED_BYTES`] or more are a chunk of their own, and are never copied. The
 //!   queue holds a reference, so that one message to many readers is in memory once. A shared first
 //!   chunk stands behind an empty buffer: such a queue is not single, and takes the slow paths.
+//! - A part of a file is a chunk too. Only a backend that sends from files is given one.
 //! - The first chunk can be lent ([`InFlight`]) to a backend that completes sends later. Its bytes
 //!   count as queued until it is back.
 
@@ -26,6 +27,7 @@ use bytes::Bytes;
 
 use self::chunks::{Chunk, Chunks, copy};
 pub(crate) use self::pool::BufferPool;
+use super::file::FilePart;
 
 /// Number of bytes up to which small writes share a chunk. 64 KiB: as much as one receive brings,
 /// and enough that the number of chunks does not matter.
@@ -130,6 +132,13 @@ impl SendQueue {
         self.0.get_or_insert_with(|| pool.take_bare_chunks()).push_back(Chunk::Shared(bytes));
     }
 
+    /// Adds a part of a file at the end.
+    pub(crate) fn push_file(&mut self, part: FilePart, pool: &BufferPool) {
+        if part.left() > 0 {
+            self.0.get_or_insert_with(|| pool.take_bare_chunks()).push_back(Chunk::File(Box::new(part)));
+        }
+    }
+
     /// Adds a buffer at the end: as a chunk of its own if it is large enough, as a copy otherwise.
     pub(crate) fn append(&mut self, buffer: Vec<u8>, pool: &BufferPool) {
         match &mut self.0 {
@@ -177,19 +186,25 @@ impl SendQueue {
     }
 
     /// Fills `slices` with the queue's bytes from the front, for a vectored send. Returns the
-    /// number of filled slices.
+    /// number of filled slices. A part of a file ends them.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let Some(chunks) = &self.0 else { return 0 };
         let head = Some(chunks.unsent_head()).filter(|head| !head.is_empty());
         let mut filled = 0;
-        for (slot, bytes) in slices.iter_mut().zip(head.into_iter().chain(chunks.more.iter().map(Chunk::bytes))) {
+        for (slot, bytes) in slices.iter_mut().zip(head.into_iter().chain(chunks.more.iter().map_while(Chunk::bytes))) {
             *slot = IoSlice::new(bytes);
             filled += 1;
         }
         filled
     }
 
-    /// Returns the rest of the first chunk, which is empty while the chunk is lent.
+    /// Returns the part of a file that is the first chunk.
+    pub(crate) fn file(&self) -> Option<&FilePart> {
+        self.0.as_ref()?.file_front()
+    }
+
+    /// Returns the rest of the first chunk, which is empty while the chunk is lent, and if it is a
+    /// part of a file.
     #[inline]
     pub(crate) fn front(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |chunks| chunks.front())
@@ -201,7 +216,7 @@ impl SendQueue {
         self.0.as_ref().map_or(&[], |chunks| chunks.unsent_head())
     }
 
-    /// Returns `true` if there is one chunk at most, and it is no shared one.
+    /// Returns `true` if there is one chunk at most, and it has copied bytes.
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.0.as_ref().is_none_or(|chunks| chunks.more.is_empty())
@@ -235,7 +250,8 @@ impl SendQueue {
         }
     }
 
-    /// Lends the first chunk for a send. `None`: there is none, or it is lent already.
+    /// Lends the first chunk for a send. `None`: there is none, it is lent already, or it is a part of
+    /// a file.
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
         if chunks.head.is_empty() {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::mem;
 
 use super::CHUNK;
 use super::chunks::Chunks;

@@ -239,3 +239,128 @@ fn a_buffer_grown_past_a_chunk_is_not_kept() {
     queue.advance(CHUNK + 1, &pool);
     assert!(pool.0.borrow().buffers.is_empty());
 }
+
+/// Shared bytes that differ from place to place.
+fn shared(length: usize) -> Bytes {
+    (0..length).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into()
+}
+
+/// Shared bytes are a chunk of their own, at the same address, and are dropped when they have left.
+/// Few bytes are copied.
+#[test]
+fn shared_bytes_are_kept_by_reference() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    let bytes = shared(SHARED_BYTES);
+    queue.push_shared(bytes.slice(1..), &pool);
+    assert!(queue.is_single() && queue.front().as_ptr() != bytes[1..].as_ptr(), "few bytes are copied");
+    queue.advance(SHARED_BYTES - 1, &pool);
+    queue.push_shared(bytes.clone(), &pool);
+    assert!(!queue.is_single() && !queue.is_empty() && queue.single().is_empty());
+    assert_eq!((queue.front().as_ptr(), queue.len()), (bytes.as_ptr(), SHARED_BYTES));
+    queue.push(b"behind", &pool);
+    queue.advance(100, &pool);
+    assert_eq!((queue.front(), queue.len()), (&bytes[100..], SHARED_BYTES - 100 + 6));
+    assert!(!bytes.is_unique());
+    queue.advance(SHARED_BYTES - 100, &pool);
+    assert!(bytes.is_unique() && queue.is_single(), "the reference was kept");
+    assert_eq!(contents(&queue), b"behind");
+    queue.push_shared(bytes.clone(), &pool);
+    queue.clear();
+    assert!(bytes.is_unique());
+}
+
+/// For all mixtures of writes, sends and loans, the bytes come out in order, and an emptied queue
+/// owns nothing.
+#[test]
+fn mixed_bytes_come_out_as_they_went_in() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    let (mut written, mut sent) = (Vec::new(), Vec::new());
+    let all = shared(100_000);
+    let mut random = 7_u64;
+    let mut below = |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % limit
+    };
+    for _ in 0..4000 {
+        let at = below(all.len() - 20_000);
+        let bytes = all.slice(at..at + [0, 1, 100, 4095, 4096, 9000, 20_000][below(7)]);
+        written.extend_from_slice(&bytes);
+        match below(3) {
+            0 => queue.push_shared(bytes, &pool),
+            1 => queue.append(bytes.to_vec(), &pool),
+            _ if queue.push_first(&bytes, &pool) => {}
+            _ => queue.push(&bytes, &pool),
+        }
+        assert_eq!(queue.len(), written.len() - sent.len());
+        if below(3) == 0 {
+            let Some(in_flight) = queue.lend() else { continue };
+            assert!(queue.front().is_empty() && queue.lend().is_none() && queue.is_lent());
+            let count = below(in_flight.bytes().len() + 1);
+            sent.extend_from_slice(&in_flight.bytes()[..count]);
+            if below(2) == 0 {
+                queue.push_shared(all.slice(..5000), &pool);
+                written.extend_from_slice(&all[..5000]);
+            }
+            queue.take_back(in_flight, count, &pool);
+        } else {
+            let bytes = contents(&queue);
+            let count = below(bytes.len() + 1);
+            sent.extend_from_slice(&bytes[..count]);
+            queue.advance(count, &pool);
+        }
+        assert_eq!(queue.is_empty(), sent.len() == written.len());
+    }
+    while !queue.is_empty() {
+        let front = queue.front().to_vec();
+        sent.extend_from_slice(&front);
+        queue.advance(front.len(), &pool);
+    }
+    assert!(sent == written);
+}
+
+/// A loan of shared bytes keeps their address. What comes back unsent is in front again, and a loan
+/// whose queue is gone gives up its reference.
+#[test]
+fn a_loan_of_shared_bytes_comes_back() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    let bytes = shared(10_000);
+    queue.push_shared(bytes.clone(), &pool);
+    let in_flight = queue.lend().unwrap();
+    assert_eq!((in_flight.bytes().as_ptr(), queue.len()), (bytes.as_ptr(), 10_000));
+    queue.push(b"behind", &pool);
+    queue.take_back(in_flight, 4000, &pool);
+    assert_eq!((queue.front(), queue.len()), (&bytes[4000..], 6006));
+    let in_flight = queue.lend().unwrap();
+    queue.take_back(in_flight, 6000, &pool);
+    assert!(bytes.is_unique());
+    assert_eq!(contents(&queue), b"behind");
+    queue.advance(6, &pool);
+
+    queue.push_shared(bytes.clone(), &pool);
+    let in_flight = queue.lend().unwrap();
+    queue.clear();
+    queue.take_back(in_flight, 0, &pool);
+    assert!(queue.is_empty() && bytes.is_unique());
+
+    queue.push_shared(bytes.clone(), &pool);
+    queue.lend().unwrap().discard(&pool);
+    assert!(bytes.is_unique());
+}
+
+/// A queue that begins with shared bytes keeps no buffer of the pool, and its chunks are used again.
+#[test]
+fn chunks_without_a_buffer_are_used_again() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push(b"a buffer", &pool);
+    queue.advance(8, &pool);
+    let kept = pool.0.borrow().bytes;
+    assert!(kept > 0);
+    let mut place = None;
+    for _ in 0..3 {
+        queue.push_shared(shared(5000), &pool);
+        assert_eq!(pool.0.borrow().bytes, kept, "it took a buffer");
+        let chunks: *const Chunks = &raw const **queue.0.as_ref().unwrap();
+        assert_eq!(*place.get_or_insert(chunks), chunks);
+        queue.advance(5000, &pool);
+    }
+}

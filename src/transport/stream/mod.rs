@@ -97,7 +97,7 @@ use super::outgoing::Attached;
 use super::policy::stream_policy::StreamPolicy;
 use super::producer::Production;
 use super::queue_limit::LimitAction;
-use super::send_queue::{BufferPool, SendQueue};
+use super::send_queue::SendQueue;
 use super::step::{Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;

@@ -1,0 +1,305 @@
+//! `bulk`: the CPU time of many bytes from one thread to another: of a file, and of a broadcast.
+//!
+//! `cargo run --release -p ropewalk-bench --bin bulk [-- --smoke]`
+//!
+//! | case | kinds, in pairs that alternate |
+//! |---|---|
+//! | a file of 1 GiB, over one connection | read and written; sent by the system (`FileSender::file`) |
+//! | a message of 64 KiB and its head to 1,000 readers, 100 times | copied writes; shared ones; tokio's, by `write_vectored` |
+//!
+//! The time is that of the sending thread, with the work of the system on its behalf. On a loopback
+//! that includes the receiving side of TCP, but not the reads. The program prints medians, and each
+//! kind's ratio to the first. `--smoke` sends little, once.
+
+use std::fs::File;
+use std::io::{ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mio::{Events, Interest, Poll, Token};
+use ropewalk::interfaces::*;
+use ropewalk::protocols::FileSender;
+use ropewalk::transport::Streaming;
+use ropewalk::reactor::AdoptOptions;
+use ropewalk::{Connection, Reactor, Transport};
+use ropewalk_bench::Result;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Bytes before each message of a broadcast, which are written by themselves.
+const HEAD: &[u8] = b"a head, copied\r\n";
+
+/// Time after which a measurement fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The size of all that is measured.
+struct Sizes {
+    pairs: usize,
+    file: u64,
+    message: usize,
+    readers: usize,
+    messages: usize,
+}
+
+const FULL: Sizes = Sizes { pairs: 7, file: 1 << 30, message: 64 * 1024, readers: 1000, messages: 100 };
+const SMOKE: Sizes = Sizes { pairs: 1, file: 4 << 20, message: 64 * 1024, readers: 20, messages: 3 };
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => report(&FULL),
+        ["--smoke"] => report(&SMOKE),
+        _ => Err("usage: bulk [--smoke]".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulk: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(sizes: &Sizes) -> Result<()> {
+    let file = file_of(sizes.file)?;
+    let ways: [(&str, fn(&File, u64) -> Result<u64>); 2] = [
+        ("read", |file, size| send_file(FileSender::new(file.try_clone()?), size)),
+        ("sent by the system", |file, size| send_file(FileSender::file(file.try_clone()?), size)),
+    ];
+    compare("file", sizes.pairs, ways.map(|(name, way)| (name, move || way(&file_at_start(&file)?, sizes.file))))?;
+    let message: Bytes = vec![b'm'; sizes.message].into();
+    let kinds: [(&str, fn(&Sizes, &Bytes) -> Result<u64>); 3] = [
+        ("copied", |sizes, message| broadcast(sizes, message, |transport, bytes| transport.write(bytes))),
+        ("shared", |sizes, message| broadcast(sizes, message, |transport, bytes| transport.write_shared(bytes.clone()))),
+        ("tokio", broadcast_on_tokio),
+    ];
+    compare("broadcast", sizes.pairs, kinds.map(|(name, kind)| (name, || kind(sizes, &message))))
+}
+
+/// Measures each kind in turn, `pairs` times, and prints the medians.
+fn compare<const N: usize>(
+    what: &str,
+    pairs: usize,
+    kinds: [(&str, impl Fn() -> Result<u64>); N],
+) -> Result<()> {
+    let mut times = vec![Vec::new(); N];
+    for _ in 0..pairs {
+        for (times, (_, measure)) in times.iter_mut().zip(&kinds) {
+            times.push(measure()?);
+        }
+    }
+    let medians: Vec<f64> = times.iter_mut().map(|times| median(times) as f64).collect();
+    for ((name, _), time) in kinds.iter().zip(&medians) {
+        println!("{what}, {name}: {:.1} ms of CPU time, {:.2}", time / 1e6, time / medians[0]);
+    }
+    Ok(())
+}
+
+fn median(times: &mut [u64]) -> u64 {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Makes a file that has no name any more.
+fn file_of(size: u64) -> Result<File> {
+    let path = std::env::temp_dir().join(format!("ropewalk-bulk-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    let piece = vec![7; 1 << 20];
+    for _ in 0..size / piece.len() as u64 {
+        file.write_all(&piece)?;
+    }
+    Ok(file)
+}
+
+fn file_at_start(mut file: &File) -> Result<File> {
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file.try_clone()?)
+}
+
+/// Sends a file to a reader in a thread. Returns the CPU time of this side, in nanoseconds.
+fn send_file<R: Read + 'static>(sender: FileSender<R>, size: u64) -> Result<u64> {
+    let (mut streams, reading) = readers(1, size as usize)?;
+    let stream = streams.pop().ok_or("there is a stream")?;
+    let before = cpu_time();
+    run(|reactor| {
+        let connection = adopt(reactor, stream)?;
+        let (transport, done) = (connection.transport().clone(), connection.transport().clone());
+        sender.begin(&transport).add_callback(move |_| done.lose_connection()).or_log("sending a file");
+        Ok(())
+    })?;
+    finish(reading, cpu_time() - before)
+}
+
+/// Sends a message to each reader, again when it has taken the last one.
+fn broadcast(sizes: &Sizes, message: &Bytes, write: fn(&Transport, &Bytes)) -> Result<u64> {
+    let (streams, reading) = readers(sizes.readers, sizes.messages * (HEAD.len() + message.len()))?;
+    let before = cpu_time();
+    run(|reactor| {
+        for stream in streams {
+            let connection = adopt(reactor, stream)?;
+            let messages = Messages { message: message.clone(), left: sizes.messages, write };
+            connection.transport().register_producer(messages, Streaming::Pull)?;
+        }
+        Ok(())
+    })?;
+    finish(reading, cpu_time() - before)
+}
+
+/// Writes a message each time that the last one has left.
+struct Messages {
+    message: Bytes,
+    left: usize,
+    write: fn(&Transport, &Bytes),
+}
+
+impl Producer for Messages {
+    fn resume_producing(&mut self, consumer: &Transport) -> ropewalk::Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                consumer.write(HEAD);
+                (self.write)(consumer, &self.message);
+            }
+            None => {
+                consumer.unregister_producer();
+                consumer.lose_connection();
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_producing(&mut self, _consumer: &Transport) {}
+}
+
+/// Runs a reactor until all connections that `begin` makes are over.
+fn run(begin: impl FnOnce(&Reactor) -> ropewalk::Result<()>) -> Result<()> {
+    let reactor = Reactor::builder().signals(false).build()?;
+    begin(&reactor)?;
+    let until = std::time::Instant::now() + PATIENCE;
+    while reactor.counters().watched > 0 {
+        if std::time::Instant::now() >= until {
+            return Err("the bytes did not arrive".into());
+        }
+        reactor.iterate(Duration::from_millis(100))?;
+    }
+    Ok(())
+}
+
+fn adopt(reactor: &Reactor, stream: TcpStream) -> ropewalk::Result<Connection<Sending>> {
+    let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    Ok(reactor.adopt_stream(stream, host, peer, &AdoptOptions::new(), Sending)?)
+}
+
+/// The protocol of a connection that a producer writes to.
+struct Sending;
+
+impl Protocol for Sending {
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> ropewalk::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same broadcast by tasks of tokio, one for each reader.
+fn broadcast_on_tokio(sizes: &Sizes, message: &Bytes) -> Result<u64> {
+    let (streams, reading) = readers(sizes.readers, sizes.messages * (HEAD.len() + message.len()))?;
+    let before = cpu_time();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for stream in streams {
+            stream.set_nonblocking(true)?;
+            tasks.spawn(write_messages(tokio::net::TcpStream::from_std(stream)?, message.clone(), sizes.messages));
+        }
+        while let Some(done) = tasks.join_next().await {
+            done??;
+        }
+        Result::Ok(())
+    })?;
+    drop(runtime);
+    finish(reading, cpu_time() - before)
+}
+
+async fn write_messages(stream: tokio::net::TcpStream, message: Bytes, messages: usize) -> std::io::Result<()> {
+    for _ in 0..messages {
+        let (mut head, mut rest) = (HEAD, message.clone());
+        while !rest.is_empty() {
+            match stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(&rest)]) {
+                Ok(count) => {
+                    let of_head = count.min(head.len());
+                    head = &head[of_head..];
+                    drop(rest.split_to(count - of_head));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => stream.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Connects `count` streams to a thread that reads `each` bytes from each of them, and no more.
+fn readers(count: usize, each: usize) -> Result<(Vec<TcpStream>, JoinHandle<std::io::Result<()>>)> {
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    let address: SocketAddr = listener.local_addr()?;
+    let mut pairs = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(address)?;
+        pairs.push((stream, listener.accept()?.0));
+    }
+    let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    Ok((ours, thread::spawn(move || read_all(theirs, count * each))))
+}
+
+/// Reads all streams to their ends, and drops the bytes, which are to be so many.
+fn read_all(streams: Vec<TcpStream>, expected: usize) -> std::io::Result<()> {
+    let mut poll = Poll::new()?;
+    let mut streams: Vec<_> = streams
+        .into_iter()
+        .map(|stream| {
+            stream.set_nonblocking(true)?;
+            Ok(mio::net::TcpStream::from_std(stream))
+        })
+        .collect::<std::io::Result<_>>()?;
+    for (token, stream) in streams.iter_mut().enumerate() {
+        poll.registry().register(stream, Token(token), Interest::READABLE)?;
+    }
+    let (mut open, mut received) = (streams.len(), 0);
+    let (mut events, mut buffer) = (Events::with_capacity(1024), vec![0; 1 << 20]);
+    while open > 0 {
+        poll.poll(&mut events, Some(PATIENCE))?;
+        if events.is_empty() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        for event in &events {
+            let stream = &mut streams[event.token().0];
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(0) => {
+                        poll.registry().deregister(stream)?;
+                        open -= 1;
+                        break;
+                    }
+                    Ok(count) => received += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    if received == expected { Ok(()) } else { Err(std::io::Error::other(format!("{received} of {expected} bytes"))) }
+}
+
+/// Waits for the reader, and returns the time.
+fn finish(reading: JoinHandle<std::io::Result<()>>, time: u64) -> Result<u64> {
+    reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(time)
+}
+
+/// The CPU time of this thread in nanoseconds.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
