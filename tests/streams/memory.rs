@@ -463,7 +463,7 @@ fn a_broadcast_is_in_memory_once() {
         let room = PumpOptions::new().room(1);
         let readers: Vec<_> = (0..READERS).map(|_| room.connect(Silent, Silent)).collect();
         let transports: Vec<_> = readers.iter().map(|reader| reader.client().transport().clone()).collect();
-        let settle = || readers.iter().for_each(|reader| drop(reader.pump()));
+        let settle = || readers.iter().for_each(|reader| _ = reader.pump());
         // Their peers have taken a byte before, so that there is room for one.
         transports.iter().for_each(|transport| transport.write(b"x"));
         settle();

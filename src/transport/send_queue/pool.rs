@@ -92,9 +92,10 @@ impl Buffers {
 
     #[cold]
     fn make_chunks(&mut self) -> Box<Chunks> {
-        let head = self.buffers.pop().unwrap_or_default();
-        self.bytes -= head.capacity();
-        Box::new(Chunks { head, ..Chunks::default() })
+        let mut chunks = self.bare.pop().unwrap_or_default();
+        chunks.head = self.buffers.pop().unwrap_or_default();
+        self.bytes -= chunks.head.capacity();
+        chunks
     }
 
     /// Keeps chunks whose buffer is not to be kept, or drops them.
