@@ -61,9 +61,9 @@ pub struct FileSender<R> {
 }
 
 impl<R: Read + AsFd + 'static> FileSender<R> {
-    /// Makes a sender of the bytes between the position of a file and its end. The system sends them
-    /// without their passing through this process (`sendfile`), where it can. Elsewhere they are
-    /// read: see [`FileRoute`].
+    /// Makes a sender of the bytes between the position of a file and its end. The system sends
+    /// them without their passing through this process (`sendfile`), where it can. Elsewhere they
+    /// are read: see [`FileRoute`].
     ///
     /// `file` is a [`File`](std::fs::File), or another reader that keeps no bytes of its descriptor
     /// in a buffer. Its position moves as the bytes are sent.
@@ -88,8 +88,8 @@ impl<R: Read + 'static> FileSender<R> {
         self
     }
 
-    /// Returns the way that the bytes would take over this connection, as it is now. A layer, a rate
-    /// or a log that comes later changes it, from the next piece on.
+    /// Returns the way that the bytes would take over this connection, as it is now. A layer, a
+    /// rate or a log that comes later changes it, from the next piece on.
     ///
     /// ```
     /// use ropewalk::protocols::{FileRoute, FileSender};
@@ -122,13 +122,11 @@ impl<R: Read + 'static> FileSender<R> {
     /// use ropewalk::protocols::FileSender;
     /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
     ///
-    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new());
-    /// let seen = Rc::new(RefCell::new(Vec::new()));
-    /// let list = Rc::clone(&seen);
-    /// let sender = FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent| list.borrow_mut().push(sent));
-    /// sender.begin(connection.transport()).or_log("sending");
-    /// connection.turn();
-    /// assert_eq!(*seen.borrow(), [8, 14]);
+    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new()); let seen =
+    /// Rc::new(RefCell::new(Vec::new())); let list = Rc::clone(&seen); let sender =
+    /// FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent|
+    /// list.borrow_mut().push(sent)); sender.begin(connection.transport()).or_log("sending");
+    /// connection.turn(); assert_eq!(*seen.borrow(), [8, 14]);
     /// ```
     pub fn progress(mut self, progress: impl FnMut(u64) + 'static) -> Self {
         self.progress = Box::new(progress);
@@ -287,8 +285,8 @@ impl<R: Read> Sending<R> {
         }
     }
 
-    /// Has the system send a piece. Returns its length. `None`: a piece is to be read. At the end of
-    /// the file that finds the end, or the bytes of a file whose size the system does not know.
+    /// Has the system send a piece. Returns its length. `None`: a piece is to be read. At the end
+    /// of the file that finds the end, or the bytes of a file whose size the system does not know.
     fn write_from_system(&mut self, consumer: &Transport) -> Option<usize> {
         let file = self.system.as_ref()?;
         let left = consumer.bytes_left(file).ok()?;

@@ -38,7 +38,19 @@ pub(crate) struct FileCut {
     pub(crate) is_refused: bool,
 }
 
+impl SystemFile {
+    pub(crate) fn new(file: OwnedFd) -> Self {
+        Self(Rc::new(file))
+    }
+}
+
 impl FilePart {
+    /// Makes a part of `count` bytes; at least one.
+    pub(crate) fn new(file: &SystemFile, count: usize) -> (Self, FileReport) {
+        let report = FileReport::default();
+        (Self { file: file.clone(), left: count, report: report.clone() }, report)
+    }
+
     /// Number of bytes that are not sent yet; at least one.
     pub(crate) fn left(&self) -> usize {
         self.left
@@ -72,10 +84,10 @@ impl Transport {
     /// Returns the file of a descriptor, if the system can send its bytes over this connection.
     ///
     /// # Errors
-    /// `Unsupported`: this is no regular file, or no TCP connection of a system that can. Others: the
-    /// system's.
+    /// `Unsupported`: this is no regular file, or no TCP connection of a system that can. Others:
+    /// the system's.
     pub(crate) fn system_file(&self, file: BorrowedFd<'_>) -> io::Result<SystemFile> {
-        Ok(SystemFile(Rc::new(self.driver()?.system_file(self.0.id, file)?)))
+        Ok(SystemFile::new(self.driver()?.system_file(self.0.id, file)?))
     }
 
     /// Number of bytes between the position of a file and its end.
@@ -93,12 +105,12 @@ impl Transport {
         if !stream.takes_files() {
             return None;
         }
-        let report = FileReport::default();
+        let (part, report) = FilePart::new(file, count);
         if stream.accepts_writes() {
             if let Some(observer) = self.0.context.observer() {
                 observer.file_written(self.0.id, count);
             }
-            stream.push_file(FilePart { file: file.clone(), left: count, report: report.clone() }, self.pool());
+            stream.push_file(part, self.pool());
             self.mark_stream_dirty(&mut stream);
         }
         Some(report)

@@ -9,14 +9,17 @@ impl Transport {
     /// too). The queue holds a reference until they have left.
     ///
     /// Use it for bytes that several connections get, and for large ones that the program has in a
-    /// `Vec<u8>` or a [`Bytes`] anyway. One message to a thousand readers that are slow is in memory
-    /// once, and each reader costs a few words. Bytes of any such type convert into [`Bytes`]
-    /// without a copy; `clone` of a [`Bytes`] shares them.
+    /// `Vec<u8>` or a [`Bytes`] anyway. One message to a thousand readers that are slow is in
+    /// memory once, and each reader costs a few words. Bytes of any such type convert into
+    /// [`Bytes`] without a copy; `clone` of a [`Bytes`] shares them.
+    ///
+    /// The last reference may be dropped inside of the engine. So the `Drop` of an owner of your
+    /// own ([`Bytes::from_owner`]) must neither use a transport or the reactor, nor panic.
     ///
     /// Everything else is as with [`write`](Self::write): the order with other writes, the turn in
-    /// which they leave, and the count and the limit of the queue. Less than 4 KiB are copied, which
-    /// costs less. Over TLS the bytes are sealed as they leave, 256 KiB at a time, so a long message
-    /// is never held as a whole in its sealed form.
+    /// which they leave, and the count and the limit of the queue. Less than 4 KiB are copied,
+    /// which costs less. Over TLS the bytes are sealed as they leave, 256 KiB at a time, so a long
+    /// message is never held as a whole in its sealed form.
     ///
     /// ```
     /// use std::cell::RefCell;

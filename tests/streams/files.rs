@@ -136,8 +136,8 @@ fn a_file_ends_with_its_connection() {
     assert!(failure.check::<Interrupted>().is_some(), "{failure}");
 }
 
-/// A file that becomes shorter ends where it ends then, also in the middle of a piece that waits, and
-/// one that grows is sent as a whole.
+/// A file that becomes shorter ends where it ends then, also in the middle of a piece that waits,
+/// and one that grows is sent as a whole.
 #[test]
 fn a_file_changes_while_it_is_sent() {
     for (length, when) in [(150_000_u64, 100_000), (100_000, 100_000), (450_000, 200_000)] {
@@ -145,7 +145,13 @@ fn a_file_changes_while_it_is_sent() {
         let file = file_of(&pattern(300_000));
         let other = file.try_clone().unwrap();
         let sender = FileSender::file(file).piece(100_000);
-        let sent = sender.progress(move |count| if count == when { other.set_len(length).unwrap() }).begin(&it.transport);
+        let sent = sender
+            .progress(move |count| {
+                if count == when {
+                    other.set_len(length).unwrap()
+                }
+            })
+            .begin(&it.transport);
         assert_eq!(it.read(length as usize).len(), length as usize);
         assert_eq!(result_of(&it.reactor, sent).unwrap(), length);
         it.transport.write(b"and on");
@@ -171,8 +177,8 @@ fn a_file_changes_while_it_is_sent() {
     assert_eq!(it.transport.queued_bytes(), 0);
 }
 
-/// Files that the system can't send are read: of no size, of another kind, or for a connection whose
-/// bytes do not leave as they are. Errors are those of a read.
+/// Files that the system can't send are read: of no size, of another kind, or for a connection
+/// whose bytes do not leave as they are. Errors are those of a read.
 #[test]
 fn other_files_are_read() -> Result<()> {
     let mut it = Fixture::new();

@@ -452,8 +452,8 @@ fn a_job_and_a_name(seed: u64) {
     drop((job, name));
 }
 
-/// A broadcast of 1 MiB to 10,000 readers that take nothing is in memory once, and costs each of them
-/// a few words. With short writes before and behind it, the message is still there once.
+/// A broadcast of 1 MiB to 10,000 readers that take nothing is in memory once, and costs each of
+/// them a few words. With short writes before and behind it, the message is still there once.
 #[test]
 fn a_broadcast_is_in_memory_once() {
     own_process!();

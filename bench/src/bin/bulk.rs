@@ -12,7 +12,7 @@
 //! kind's ratio to the first. `--smoke` sends little, once.
 
 use std::fs::File;
-use std::io::{ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
@@ -22,10 +22,9 @@ use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token};
 use ropewalk::interfaces::*;
 use ropewalk::protocols::FileSender;
-use ropewalk::transport::Streaming;
 use ropewalk::reactor::AdoptOptions;
-use ropewalk::{Connection, Reactor, Transport};
-use ropewalk_bench::Result;
+use ropewalk::transport::Streaming;
+use ropewalk::{Connection, Failure, Reactor, Result, Transport};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Bytes before each message of a broadcast, which are written by themselves.
@@ -34,24 +33,24 @@ const HEAD: &[u8] = b"a head, copied\r\n";
 /// Time after which a measurement fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The size of all that is measured.
+/// The sizes of all that is measured.
 struct Sizes {
     pairs: usize,
     file: u64,
-    message: usize,
     readers: usize,
-    messages: usize,
+    /// Lengths of messages, and their numbers.
+    messages: [(usize, usize); 2],
 }
 
-const FULL: Sizes = Sizes { pairs: 7, file: 1 << 30, message: 64 * 1024, readers: 1000, messages: 100 };
-const SMOKE: Sizes = Sizes { pairs: 1, file: 4 << 20, message: 64 * 1024, readers: 20, messages: 3 };
+const FULL: Sizes = Sizes { pairs: 7, file: 1 << 30, readers: 1000, messages: [(4 * 1024, 1000), (64 * 1024, 100)] };
+const SMOKE: Sizes = Sizes { pairs: 1, file: 4 << 20, readers: 20, messages: [(4 * 1024, 3), (64 * 1024, 3)] };
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => report(&FULL),
         ["--smoke"] => report(&SMOKE),
-        _ => Err("usage: bulk [--smoke]".into()),
+        _ => Err(Failure::message("usage: bulk [--smoke]")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,30 +63,49 @@ fn main() -> ExitCode {
 
 fn report(sizes: &Sizes) -> Result<()> {
     let file = file_of(sizes.file)?;
-    let ways: [(&str, fn(&File, u64) -> Result<u64>); 2] = [
-        ("read", |file, size| send_file(FileSender::new(file.try_clone()?), size)),
-        ("sent by the system", |file, size| send_file(FileSender::file(file.try_clone()?), size)),
+    let ways: [(&str, fn(File, u64) -> Result<u64>); 2] = [
+        ("read", |file, size| send_file(FileSender::new(file), size)),
+        ("sent by the system", |file, size| send_file(FileSender::file(file), size)),
     ];
-    compare("file", sizes.pairs, ways.map(|(name, way)| (name, move || way(&file_at_start(&file)?, sizes.file))))?;
-    let message: Bytes = vec![b'm'; sizes.message].into();
-    let kinds: [(&str, fn(&Sizes, &Bytes) -> Result<u64>); 3] = [
-        ("copied", |sizes, message| broadcast(sizes, message, |transport, bytes| transport.write(bytes))),
-        ("shared", |sizes, message| broadcast(sizes, message, |transport, bytes| transport.write_shared(bytes.clone()))),
-        ("tokio", broadcast_on_tokio),
-    ];
-    compare("broadcast", sizes.pairs, kinds.map(|(name, kind)| (name, || kind(sizes, &message))))
+    compare("file", sizes.pairs, ways, |way| way(at_start(&file)?, sizes.file))?;
+    for (length, count) in sizes.messages {
+        let scene = Broadcast { readers: sizes.readers, message: vec![b'm'; length].into(), count };
+        let kinds: [(&str, fn(&Broadcast) -> Result<u64>); 3] = [
+            ("copied", |scene| broadcast(scene, |transport, bytes| transport.write(bytes))),
+            ("shared", |scene| broadcast(scene, |transport, bytes| transport.write_shared(bytes.clone()))),
+            ("tokio", broadcast_on_tokio),
+        ];
+        compare(&format!("broadcast of {length} bytes"), sizes.pairs, kinds, |kind| kind(&scene))?;
+    }
+    Ok(())
+}
+
+/// A message to many readers.
+struct Broadcast {
+    readers: usize,
+    message: Bytes,
+    /// Number of times that each reader gets it.
+    count: usize,
+}
+
+impl Broadcast {
+    /// Connects the readers.
+    fn readers(&self) -> Result<(Vec<TcpStream>, JoinHandle<io::Result<()>>)> {
+        readers(self.readers, self.count * (HEAD.len() + self.message.len()))
+    }
 }
 
 /// Measures each kind in turn, `pairs` times, and prints the medians.
-fn compare<const N: usize>(
+fn compare<T, const N: usize>(
     what: &str,
     pairs: usize,
-    kinds: [(&str, impl Fn() -> Result<u64>); N],
+    kinds: [(&str, T); N],
+    measure: impl Fn(&T) -> Result<u64>,
 ) -> Result<()> {
     let mut times = vec![Vec::new(); N];
     for _ in 0..pairs {
-        for (times, (_, measure)) in times.iter_mut().zip(&kinds) {
-            times.push(measure()?);
+        for (times, (_, kind)) in times.iter_mut().zip(&kinds) {
+            times.push(measure(kind)?);
         }
     }
     let medians: Vec<f64> = times.iter_mut().map(|times| median(times) as f64).collect();
@@ -114,18 +132,18 @@ fn file_of(size: u64) -> Result<File> {
     Ok(file)
 }
 
-fn file_at_start(mut file: &File) -> Result<File> {
+/// Returns another descriptor of a file, whose position is at its beginning.
+fn at_start(mut file: &File) -> Result<File> {
     file.seek(SeekFrom::Start(0))?;
     Ok(file.try_clone()?)
 }
 
 /// Sends a file to a reader in a thread. Returns the CPU time of this side, in nanoseconds.
 fn send_file<R: Read + 'static>(sender: FileSender<R>, size: u64) -> Result<u64> {
-    let (mut streams, reading) = readers(1, size as usize)?;
-    let stream = streams.pop().ok_or("there is a stream")?;
+    let (mut streams, reading) = readers(1, usize::try_from(size)?)?;
     let before = cpu_time();
     run(|reactor| {
-        let connection = adopt(reactor, stream)?;
+        let connection = adopt(reactor, streams.remove(0))?;
         let (transport, done) = (connection.transport().clone(), connection.transport().clone());
         sender.begin(&transport).add_callback(move |_| done.lose_connection()).or_log("sending a file");
         Ok(())
@@ -134,13 +152,13 @@ fn send_file<R: Read + 'static>(sender: FileSender<R>, size: u64) -> Result<u64>
 }
 
 /// Sends a message to each reader, again when it has taken the last one.
-fn broadcast(sizes: &Sizes, message: &Bytes, write: fn(&Transport, &Bytes)) -> Result<u64> {
-    let (streams, reading) = readers(sizes.readers, sizes.messages * (HEAD.len() + message.len()))?;
+fn broadcast(scene: &Broadcast, write: fn(&Transport, &Bytes)) -> Result<u64> {
+    let (streams, reading) = scene.readers()?;
     let before = cpu_time();
     run(|reactor| {
         for stream in streams {
             let connection = adopt(reactor, stream)?;
-            let messages = Messages { message: message.clone(), left: sizes.messages, write };
+            let messages = Messages { message: scene.message.clone(), left: scene.count, write };
             connection.transport().register_producer(messages, Streaming::Pull)?;
         }
         Ok(())
@@ -156,7 +174,7 @@ struct Messages {
 }
 
 impl Producer for Messages {
-    fn resume_producing(&mut self, consumer: &Transport) -> ropewalk::Result<()> {
+    fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
         match self.left.checked_sub(1) {
             Some(left) => {
                 self.left = left;
@@ -175,20 +193,20 @@ impl Producer for Messages {
 }
 
 /// Runs a reactor until all connections that `begin` makes are over.
-fn run(begin: impl FnOnce(&Reactor) -> ropewalk::Result<()>) -> Result<()> {
+fn run(begin: impl FnOnce(&Reactor) -> Result<()>) -> Result<()> {
     let reactor = Reactor::builder().signals(false).build()?;
     begin(&reactor)?;
     let until = std::time::Instant::now() + PATIENCE;
     while reactor.counters().watched > 0 {
         if std::time::Instant::now() >= until {
-            return Err("the bytes did not arrive".into());
+            return Err(io::Error::from(ErrorKind::TimedOut).into());
         }
         reactor.iterate(Duration::from_millis(100))?;
     }
     Ok(())
 }
 
-fn adopt(reactor: &Reactor, stream: TcpStream) -> ropewalk::Result<Connection<Sending>> {
+fn adopt(reactor: &Reactor, stream: TcpStream) -> Result<Connection<Sending>> {
     let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
     Ok(reactor.adopt_stream(stream, host, peer, &AdoptOptions::new(), Sending)?)
 }
@@ -197,32 +215,32 @@ fn adopt(reactor: &Reactor, stream: TcpStream) -> ropewalk::Result<Connection<Se
 struct Sending;
 
 impl Protocol for Sending {
-    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> ropewalk::Result<()> {
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
         Ok(())
     }
 }
 
 /// The same broadcast by tasks of tokio, one for each reader.
-fn broadcast_on_tokio(sizes: &Sizes, message: &Bytes) -> Result<u64> {
-    let (streams, reading) = readers(sizes.readers, sizes.messages * (HEAD.len() + message.len()))?;
+fn broadcast_on_tokio(scene: &Broadcast) -> Result<u64> {
+    let (streams, reading) = scene.readers()?;
     let before = cpu_time();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for stream in streams {
             stream.set_nonblocking(true)?;
-            tasks.spawn(write_messages(tokio::net::TcpStream::from_std(stream)?, message.clone(), sizes.messages));
+            tasks.spawn(write_messages(tokio::net::TcpStream::from_std(stream)?, scene.message.clone(), scene.count));
         }
         while let Some(done) = tasks.join_next().await {
             done??;
         }
-        Result::Ok(())
+        Ok::<(), Failure>(())
     })?;
     drop(runtime);
     finish(reading, cpu_time() - before)
 }
 
-async fn write_messages(stream: tokio::net::TcpStream, message: Bytes, messages: usize) -> std::io::Result<()> {
+async fn write_messages(stream: tokio::net::TcpStream, message: Bytes, messages: usize) -> io::Result<()> {
     for _ in 0..messages {
         let (mut head, mut rest) = (HEAD, message.clone());
         while !rest.is_empty() {
@@ -241,7 +259,7 @@ async fn write_messages(stream: tokio::net::TcpStream, message: Bytes, messages:
 }
 
 /// Connects `count` streams to a thread that reads `each` bytes from each of them, and no more.
-fn readers(count: usize, each: usize) -> Result<(Vec<TcpStream>, JoinHandle<std::io::Result<()>>)> {
+fn readers(count: usize, each: usize) -> Result<(Vec<TcpStream>, JoinHandle<io::Result<()>>)> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     let address: SocketAddr = listener.local_addr()?;
     let mut pairs = Vec::new();
@@ -254,7 +272,7 @@ fn readers(count: usize, each: usize) -> Result<(Vec<TcpStream>, JoinHandle<std:
 }
 
 /// Reads all streams to their ends, and drops the bytes, which are to be so many.
-fn read_all(streams: Vec<TcpStream>, expected: usize) -> std::io::Result<()> {
+fn read_all(streams: Vec<TcpStream>, expected: usize) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut streams: Vec<_> = streams
         .into_iter()
@@ -262,7 +280,7 @@ fn read_all(streams: Vec<TcpStream>, expected: usize) -> std::io::Result<()> {
             stream.set_nonblocking(true)?;
             Ok(mio::net::TcpStream::from_std(stream))
         })
-        .collect::<std::io::Result<_>>()?;
+        .collect::<io::Result<_>>()?;
     for (token, stream) in streams.iter_mut().enumerate() {
         poll.registry().register(stream, Token(token), Interest::READABLE)?;
     }
@@ -289,11 +307,11 @@ fn read_all(streams: Vec<TcpStream>, expected: usize) -> std::io::Result<()> {
             }
         }
     }
-    if received == expected { Ok(()) } else { Err(std::io::Error::other(format!("{received} of {expected} bytes"))) }
+    if received == expected { Ok(()) } else { Err(io::Error::other(format!("{received} of {expected} bytes"))) }
 }
 
 /// Waits for the reader, and returns the time.
-fn finish(reading: JoinHandle<std::io::Result<()>>, time: u64) -> Result<u64> {
+fn finish(reading: JoinHandle<io::Result<()>>, time: u64) -> Result<u64> {
     reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(time)
 }

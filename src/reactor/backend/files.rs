@@ -17,9 +17,9 @@ use rustix::fs::{FileType, SeekFrom};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::io::Errno;
 
-use super::socket::Send;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::socket;
+use super::socket::Send;
 use crate::transport::file::FilePart;
 
 /// This system sends from files.
@@ -46,9 +46,9 @@ pub(in crate::reactor) fn bytes_left(file: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(size.saturating_sub(rustix::fs::seek(file, SeekFrom::Current(0))?))
 }
 
-/// Sends from a part of a file. Does not wait, whatever the mode of the socket: `sendfile` has no flag
-/// for that, and the sockets of io_uring are in the other mode. The result counts the bytes that leave the queue. They are unsent
-/// ones if the part was cut, which its report tells.
+/// Sends from a part of a file. Does not wait, whatever the mode of the socket: `sendfile` has no
+/// flag for that, and the sockets of io_uring are in the other mode. The result counts the bytes
+/// that leave the queue. They are unsent ones if the part was cut, which its report tells.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn send(socket: BorrowedFd<'_>, part: &FilePart) -> Send {
     let is_nonblocking = match rustix::fs::fcntl_getfl(socket) {
@@ -106,4 +106,81 @@ fn is_of_connection(error: Errno) -> bool {
         Errno::NETDOWN,
     ];
     OF_CONNECTIONS.contains(&error)
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::reactor::backend::tests::tcp_pair;
+    use crate::transport::file::{FileCut, SystemFile};
+
+    /// A file with these bytes and no name, at its beginning.
+    fn file_of(bytes: &[u8], test: &str) -> File {
+        let path = std::env::temp_dir().join(format!("ropewalk-files-{}-{test}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file");
+        std::fs::remove_file(&path).expect("the file");
+        file.write_all(bytes).expect("room on the disk");
+        file.rewind().expect("a regular file");
+        file
+    }
+
+    /// A part is sent from the position of the file, and cut where the file ends.
+    #[test]
+    fn a_part_ends_with_its_file() {
+        let (socket, mut peer) = tcp_pair();
+        let file = file_of(b"0123456789", "ends");
+        let file = SystemFile::new(duplicate(file.as_fd()).expect("a regular file"));
+        let (part, report) = FilePart::new(&file, 4);
+        assert!(matches!(send(socket.as_fd(), &part), Send::Bytes(4)));
+        assert_eq!((bytes_left(part.file()).expect("a file"), report.take()), (6, None));
+        let (part, report) = FilePart::new(&file, 20);
+        assert!(matches!(send(socket.as_fd(), &part), Send::Bytes(6)));
+        assert!(matches!(send(socket.as_fd(), &part), Send::Bytes(20)));
+        assert_eq!(report.take(), Some(FileCut { missing: 20, is_refused: false }));
+        let mut arrived = [0; 10];
+        peer.read_exact(&mut arrived).expect("the bytes arrive");
+        assert_eq!(&arrived, b"0123456789");
+    }
+
+    /// A descriptor that can't be read is refused, and so is one of another kind. A lost peer is an
+    /// error of the connection.
+    #[test]
+    fn errors_are_of_the_file_or_of_the_connection() {
+        let (socket, peer) = tcp_pair();
+        assert_eq!(duplicate(socket.as_fd()).expect_err("a socket").kind(), io::ErrorKind::Unsupported);
+        let path = std::env::temp_dir().join(format!("ropewalk-files-{}-written", std::process::id()));
+        let unreadable = File::options().write(true).create_new(true).open(&path).expect("a file");
+        std::fs::remove_file(&path).expect("the file");
+        let (part, report) = FilePart::new(&SystemFile::new(unreadable.into()), 7);
+        assert!(matches!(send(socket.as_fd(), &part), Send::Bytes(7)));
+        assert_eq!(report.take(), Some(FileCut { missing: 7, is_refused: true }));
+
+        drop(peer);
+        let (part, report) = FilePart::new(&SystemFile::new(file_of(&[7; 100_000], "lost").into()), 1000);
+        let failed = (0..100).find_map(|_| match send(socket.as_fd(), &part) {
+            Send::Failed(error) => Some(error.kind()),
+            _ => None,
+        });
+        assert!(matches!(failed, Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)), "{failed:?}");
+        assert_eq!(report.take(), None);
+    }
+
+    /// A socket that waits for other calls does not wait for this one, and waits again behind it.
+    #[test]
+    fn a_blocking_socket_does_not_wait() {
+        let (socket, _peer) = tcp_pair();
+        socket::set_blocking(socket.as_fd(), true).expect("a socket");
+        let file = SystemFile::new(file_of(&vec![7; 30_000_000], "blocking").into());
+        let (part, _) = FilePart::new(&file, 30_000_000);
+        while let Send::Bytes(count) = send(socket.as_fd(), &part) {
+            assert!(count < 30_000_000, "the test needs a full socket");
+        }
+        assert!(matches!(send(socket.as_fd(), &part), Send::Full));
+        let flags = rustix::fs::fcntl_getfl(&socket).expect("a socket");
+        assert!(!flags.contains(OFlags::NONBLOCK));
+    }
 }

@@ -12,8 +12,8 @@ use std::mem;
 use bytes::{Buf, Bytes};
 
 use super::pool::BufferPool;
-use crate::transport::file::FilePart;
 use super::{CHUNK, FlightBytes, InFlight};
+use crate::transport::file::FilePart;
 
 /// The chunks of a queue that is not empty. See the module.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct Chunks {
 pub(super) enum Chunk {
     /// Bytes that were copied in, or were written into a buffer. Small writes are added to it.
     Copied(Vec<u8>),
-    /// Bytes that others may have too. Those that have left are cut off.
+    /// Bytes that others may have too. Sent bytes are cut off.
     Shared(Bytes),
     /// Bytes that the system reads when it sends them.
     File(Box<FilePart>),
@@ -140,8 +140,8 @@ impl Chunks {
         self.push_back(Chunk::Copied(chunk));
     }
 
-    /// Takes `count` sent bytes off the front, and gives emptied buffers to the pool. Returns `true`
-    /// if none are left, and none are lent.
+    /// Takes `count` sent bytes off the front, and gives emptied buffers to the pool. Returns
+    /// `true` if none are left, and none are lent.
     pub(super) fn advance(&mut self, mut count: usize, pool: &BufferPool) -> bool {
         while self.lent.is_none() {
             let first = self.first_len();

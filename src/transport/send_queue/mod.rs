@@ -67,7 +67,8 @@ impl InFlight {
         }
     }
 
-    /// Gives its buffer to the pool, after the queue of its bytes is gone. Shared bytes are dropped.
+    /// Gives its buffer to the pool, after the queue of its bytes is gone. Shared bytes are
+    /// dropped.
     pub(crate) fn discard(self, pool: &BufferPool) {
         if let FlightBytes::Copied(buffer) = self.bytes {
             pool.give(buffer);
@@ -250,8 +251,8 @@ impl SendQueue {
         }
     }
 
-    /// Lends the first chunk for a send. `None`: there is none, it is lent already, or it is a part of
-    /// a file.
+    /// Lends the first chunk for a send. `None`: there is none, it is lent already, or it is a part
+    /// of a file.
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
         if chunks.head.is_empty() {
@@ -302,6 +303,6 @@ impl SendQueue {
     }
 }
 
-/// Shorter shared bytes are copied. 4 KiB: up to this size a copy costs less than a chunk of its own
-/// does in a vectored send, and the page that it takes (`docs/costs.md`).
+/// Shorter shared bytes are copied. 4 KiB: up to this size a copy costs less than a chunk of its
+/// own does in a vectored send, and the page that it takes (`docs/costs.md`).
 const SHARED_BYTES: usize = 4 * 1024;

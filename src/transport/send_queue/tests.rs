@@ -269,6 +269,16 @@ fn shared_bytes_are_kept_by_reference() {
     assert!(bytes.is_unique());
 }
 
+/// A slow reader of a broadcast costs a few words: chunks, and one entry.
+#[test]
+fn a_shared_message_takes_a_few_words() {
+    let (mut queue, pool) = (SendQueue::default(), BufferPool::default());
+    queue.push_shared(shared(5000), &pool);
+    let chunks = queue.0.as_ref().unwrap();
+    let words = (size_of::<Chunks>() + chunks.more.capacity() * size_of::<Chunk>()) / size_of::<usize>();
+    assert_eq!((words, chunks.head.capacity()), (15, 0));
+}
+
 /// For all mixtures of writes, sends and loans, the bytes come out in order, and an emptied queue
 /// owns nothing.
 #[test]
@@ -318,7 +328,7 @@ fn mixed_bytes_come_out_as_they_went_in() {
     assert!(sent == written);
 }
 
-/// A loan of shared bytes keeps their address. What comes back unsent is in front again, and a loan
+/// A loan of shared bytes keeps their address. Unsent bytes are in front again, and a loan
 /// whose queue is gone gives up its reference.
 #[test]
 fn a_loan_of_shared_bytes_comes_back() {
@@ -347,7 +357,8 @@ fn a_loan_of_shared_bytes_comes_back() {
     assert!(bytes.is_unique());
 }
 
-/// A queue that begins with shared bytes keeps no buffer of the pool, and its chunks are used again.
+/// A queue that begins with shared bytes keeps no buffer of the pool, and its chunks are used
+/// again.
 #[test]
 fn chunks_without_a_buffer_are_used_again() {
     let (mut queue, pool) = (SendQueue::default(), BufferPool::default());

@@ -36,8 +36,8 @@ impl Stream {
         }
     }
 
-    /// Returns `true` if written bytes leave as they are: no layer changes them, no rate holds them,
-    /// and no log shows them.
+    /// Returns `true` if written bytes leave as they are: no layer changes them, no rate holds
+    /// them, and no log shows them.
     pub(crate) fn takes_files(&self) -> bool {
         let policy = self.policy();
         self.layers().is_none() && !policy.is_some_and(|policy| policy.paces() || policy.has_traffic())

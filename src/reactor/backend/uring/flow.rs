@@ -281,8 +281,8 @@ impl Flow {
         Ok(Progress::Blocked(0))
     }
 
-    /// Sends by plain calls, if the queue is long, has other bytes than copied ones, or the end is to
-    /// follow in the same turn. The ring sends the rest, if the stream stays open for it.
+    /// Sends by plain calls, if the queue is long, has other bytes than copied ones, or the end is
+    /// to follow in the same turn. The ring sends the rest, if the stream stays open for it.
     #[inline(never)]
     fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
         let Outgoing { queue, descriptors, mode, pool } = outgoing;
