@@ -88,7 +88,7 @@ impl Core {
     /// Takes back a buffer of a finished send. Usually there is nothing more to do.
     #[inline]
     pub(in crate::reactor) fn returned(self: &Rc<Self>, id: Id, in_flight: InFlight, result: io::Result<usize>) {
-        let Some(joint) = self.joint(id) else { return in_flight.discard(&self.context.pool) };
+        let Some(joint) = self.joint(id) else { return self.context.pool.give(in_flight.into_buffer()) };
         let mut stream = joint.transport().stream();
         if !stream.returned(in_flight, result, &self.context.pool) {
             self.unblock_later(id);

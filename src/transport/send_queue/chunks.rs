@@ -11,8 +11,8 @@ use std::mem;
 
 use bytes::{Buf, Bytes};
 
+use super::CHUNK;
 use super::pool::BufferPool;
-use super::{CHUNK, FlightBytes, InFlight};
 use crate::transport::file::FilePart;
 
 /// The chunks of a queue that is not empty. See the module.
@@ -192,14 +192,21 @@ impl Chunks {
         Some(chunk)
     }
 
-    /// Lends the first chunk if it is shared.
+    /// Copies the front of the first chunk to `head`, if it is shared: a chunk at most.
     #[cold]
     #[inline(never)]
-    pub(super) fn lend_shared(&mut self) -> Option<InFlight> {
-        let Some(Chunk::Shared(_)) = self.bare_front() else { return None };
-        let Some(Chunk::Shared(bytes)) = self.pop_more() else { return None };
-        self.lent = Some(bytes.len());
-        Some(InFlight { bytes: FlightBytes::Shared(Box::new(bytes)), sent: 0 })
+    pub(super) fn copy_to_head(&mut self) -> Option<()> {
+        let bytes = self.bare_front()?.bytes()?;
+        let count = bytes.len().min(CHUNK);
+        let mut head = Vec::with_capacity(count);
+        copy(&mut head, &bytes[..count]);
+        if count < self.first_len() {
+            self.cut(count);
+        } else {
+            self.pop_more();
+        }
+        self.head = head;
+        Some(())
     }
 }
 

@@ -44,35 +44,21 @@ pub(crate) struct SendQueue(Option<Box<Chunks>>);
 /// A chunk in flight: a backend owns it until its send completes.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    bytes: FlightBytes,
-    /// Number of copied bytes that had left before.
+    buffer: Vec<u8>,
+    /// Number of its bytes that had left before.
     sent: usize,
 }
 
-/// The bytes of a chunk in flight.
-#[derive(Debug)]
-enum FlightBytes {
-    Copied(Vec<u8>),
-    /// Boxed, so that a chunk in flight takes no more room than a buffer.
-    Shared(Box<Bytes>),
-}
-
 impl InFlight {
-    /// Returns the bytes to be sent. They stay where they are when the chunk moves.
+    /// Returns the bytes to be sent.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            FlightBytes::Copied(buffer) => &buffer[self.sent..],
-            FlightBytes::Shared(bytes) => bytes,
-        }
+        &self.buffer[self.sent..]
     }
 
-    /// Gives its buffer to the pool, after the queue of its bytes is gone. Shared bytes are
-    /// dropped.
-    pub(crate) fn discard(self, pool: &BufferPool) {
-        if let FlightBytes::Copied(buffer) = self.bytes {
-            pool.give(buffer);
-        }
+    /// Returns the buffer, after the queue of its bytes is gone.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
     }
 }
 
@@ -252,44 +238,32 @@ impl SendQueue {
     }
 
     /// Lends the first chunk for a send. `None`: there is none, it is lent already, or it is a part
-    /// of a file.
+    /// of a file. Shared bytes are lent as a copy, a chunk at most.
     pub(crate) fn lend(&mut self) -> Option<InFlight> {
         let chunks = self.0.as_mut().filter(|chunks| chunks.lent.is_none())?;
         if chunks.head.is_empty() {
-            return chunks.lend_shared();
+            chunks.copy_to_head()?;
         }
-        let bytes = FlightBytes::Copied(mem::take(&mut chunks.head));
-        let in_flight = InFlight { bytes, sent: mem::take(&mut chunks.sent) };
+        let in_flight = InFlight { buffer: mem::take(&mut chunks.head), sent: mem::take(&mut chunks.sent) };
         chunks.lent = Some(in_flight.bytes().len());
         Some(in_flight)
+    }
+
+    /// Returns `true` if the first chunk has copied bytes, so that it can be lent as it is.
+    pub(crate) fn begins_copied(&self) -> bool {
+        self.0.as_ref().is_some_and(|chunks| !chunks.head.is_empty())
     }
 
     /// Takes a chunk back of which `count` bytes were sent.
     #[inline]
     pub(crate) fn take_back(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
-        let InFlight { bytes: FlightBytes::Copied(buffer), sent } = in_flight else {
-            return self.take_back_shared(in_flight, count, pool);
-        };
         let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else {
             // The queue was dropped while the chunk was in flight.
-            return pool.give(buffer);
+            return pool.give(in_flight.buffer);
         };
-        let is_all = sent + count == buffer.len() && chunks.more.is_empty();
-        (chunks.head, chunks.sent, chunks.lent) = (buffer, sent, None);
+        let is_all = count == in_flight.bytes().len() && chunks.more.is_empty();
+        (chunks.head, chunks.sent, chunks.lent) = (in_flight.buffer, in_flight.sent, None);
         if is_all { self.finish(pool) } else { self.advance(count, pool) }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_back_shared(&mut self, in_flight: InFlight, count: usize, pool: &BufferPool) {
-        let FlightBytes::Shared(bytes) = in_flight.bytes else { return };
-        let Some(chunks) = self.0.as_mut().filter(|chunks| chunks.lent.is_some()) else { return };
-        chunks.lent = None;
-        chunks.more_bytes += bytes.len();
-        chunks.more.push_front(Chunk::Shared(*bytes));
-        if chunks.advance(count, pool) {
-            self.finish(pool);
-        }
     }
 
     /// Returns `true` if the first chunk is lent.

@@ -43,7 +43,7 @@ pub(super) struct Flow {
     pub(super) ended: bool,
     /// A poll for errors is under way.
     pub(super) watched: bool,
-    /// A poll for room is under way. It goes on once there was no room for a part of a file.
+    /// A poll for room is under way. It goes on once there was no room for shared bytes or a file.
     pub(super) polls_room: bool,
     /// The number of the chunk in flight.
     pub(super) flight: Option<u32>,
@@ -288,9 +288,10 @@ impl Flow {
         let Outgoing { queue, descriptors, mode, pool } = outgoing;
         let progress = readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, pool })?;
         if matches!(progress, Progress::Blocked(_)) && mode != SendMode::Last {
-            self.send_chunk(id, queue, ring);
-            // The ring sends no files: a plain call goes on with this one when there is room.
-            if queue.file().is_some() && !mem::replace(&mut self.polls_room, true) {
+            if queue.begins_copied() {
+                self.send_chunk(id, queue, ring);
+            } else if !mem::replace(&mut self.polls_room, true) {
+                // The ring would need a copy: plain calls go on when there is room.
                 ring.poll(Kind::Room, id, self.socket.as_raw_fd(), PollFlags::OUT, true);
             }
         }
