@@ -17,9 +17,9 @@ impl Transport {
     /// own ([`Bytes::from_owner`]) must neither use a transport or the reactor, nor panic.
     ///
     /// Everything else is as with [`write`](Self::write): the order with other writes, the turn in
-    /// which they leave, and the count and the limit of the queue. Less than 4 KiB are copied,
-    /// which costs less. Over TLS the bytes are sealed as they leave, 256 KiB at a time, so a long
-    /// message is never held as a whole in its sealed form.
+    /// which they leave, and the count and the limit of the queue. Less than 4 KiB are copied. Over
+    /// TLS the bytes are sealed as they leave, 256 KiB at a time, so a long message is never held
+    /// as a whole in its sealed form.
     ///
     /// ```
     /// use std::cell::RefCell;
