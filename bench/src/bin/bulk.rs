@@ -5,7 +5,7 @@
 //! | case | kinds, in pairs that alternate |
 //! |---|---|
 //! | a file of 1 GiB, over one connection | read and written; sent by the system (`FileSender::file`) |
-//! | a message of 4 KiB, 100 times, or 64 KiB, 20 times, each with a head, to 1,000 readers | copied writes; shared ones; tokio's, by `write_vectored` |
+//! | a broadcast to 1,000 readers: a head, and 4 KiB or 64 KiB | copied writes; shared ones; tokio's `write_vectored` |
 //!
 //! The time is that of the sending thread, with the work of the system on its behalf. On a loopback
 //! that includes the receiving side of TCP, but not the reads. The program prints medians, and each
