@@ -63,16 +63,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Sends a file, or a broadcast, and returns the CPU time of it in nanoseconds.
+type FileCase = fn(File, u64) -> Result<u64>;
+type BroadcastCase = fn(&Broadcast) -> Result<u64>;
+
 fn report(sizes: &Sizes) -> Result<()> {
     let file = file_of(sizes.file)?;
-    let ways: [(&str, fn(File, u64) -> Result<u64>); 2] = [
+    let ways: [(&str, FileCase); 2] = [
         ("read", |file, size| send_file(FileSender::new(file), size)),
         ("sent by the system", |file, size| send_file(FileSender::file(file), size)),
     ];
     compare("file", sizes.pairs, ways, |way| way(at_start(&file)?, sizes.file))?;
     for (length, count) in sizes.messages {
         let scene = Broadcast { readers: sizes.readers, message: vec![b'm'; length].into(), count };
-        let kinds: [(&str, fn(&Broadcast) -> Result<u64>); 3] = [
+        let kinds: [(&str, BroadcastCase); 3] = [
             ("copied", |scene| broadcast(scene, |transport, bytes| transport.write(bytes))),
             ("shared", |scene| broadcast(scene, |transport, bytes| transport.write_shared(bytes.clone()))),
             ("tokio", broadcast_on_tokio),
