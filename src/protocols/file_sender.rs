@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,13 +12,20 @@ use thiserror::Error;
 use crate::deferred::{Cancelled, Deferred, Promise};
 use crate::failure::{Failure, Result};
 use crate::time::{Clock, DelayedCall};
+use crate::transport::file::{FileReport, SystemFile};
 use crate::transport::{Producer, Streaming, Transport};
 
-/// Sends the contents of a reader, no faster than the peer takes them (Twisted: `FileSender`). One
-/// piece at a time is in memory, whatever the size of the file.
+/// Sends the contents of a file or of another reader, no faster than the peer takes them (Twisted:
+/// `FileSender`).
 ///
-/// The reader is read on the reactor's thread. That suits a file on a local disk. A reader that may
-/// block for long, such as a pipe or a file on a network, does not belong here.
+/// | made by | the bytes |
+/// |---|---|
+/// | [`file`](Self::file) | go from the system's cache to the socket, if they can: see [`FileRoute`] |
+/// | [`new`](Self::new) | are read and written, one piece at a time |
+///
+/// Order, backpressure, progress and errors are the same. The file is read on the reactor's thread,
+/// by the system or by this process. That suits a file on a local disk. A reader that may block for
+/// long, such as a pipe or a file on a network, does not belong here.
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -30,7 +38,7 @@ use crate::transport::{Producer, Streaming, Transport};
 /// impl Protocol for Download {
 ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
 ///         let done = transport.clone();
-///         let sent = FileSender::new(File::open("ropewalk.txt")?).begin(transport);
+///         let sent = FileSender::file(File::open("ropewalk.txt")?).begin(transport);
 ///         drop(sent.add_callback(move |count| {
 ///             println!("{count} bytes sent");
 ///             done.lose_connection();
@@ -45,21 +53,64 @@ use crate::transport::{Producer, Streaming, Transport};
 /// ```
 pub struct FileSender<R> {
     reader: R,
-    piece: usize,
+    /// Returns the descriptor whose bytes are those of the reader.
+    descriptor: Option<for<'a> fn(&'a R) -> BorrowedFd<'a>>,
+    piece: Option<usize>,
     progress: Box<dyn FnMut(u64)>,
     stall_limit: Option<Duration>,
 }
 
+impl<R: Read + AsFd + 'static> FileSender<R> {
+    /// Makes a sender of the bytes between the position of a file and its end. The system sends
+    /// them without their passing through this process (`sendfile`), where it can. Elsewhere they
+    /// are read: see [`FileRoute`].
+    ///
+    /// `file` is a [`File`](std::fs::File), or another reader that keeps no bytes of its descriptor
+    /// in a buffer. Its position moves as the bytes are sent.
+    ///
+    /// A change of the file while it is sent may show in bytes that were sent already: they stay in
+    /// the system's cache until the peer has them.
+    pub fn file(file: R) -> Self {
+        Self { descriptor: Some(R::as_fd), ..Self::new(file) }
+    }
+}
+
 impl<R: Read + 'static> FileSender<R> {
-    /// Makes a sender of the bytes that are left in `reader`.
+    /// Makes a sender of the bytes that are left in `reader`, which is read.
     pub fn new(reader: R) -> Self {
-        Self { reader, piece: PIECE, progress: Box::new(|_| {}), stall_limit: None }
+        Self { reader, descriptor: None, piece: None, progress: Box::new(|_| {}), stall_limit: None }
     }
 
-    /// Sets the number of bytes to read and write at a time; at least one. The default is 64 KiB.
+    /// Sets the number of bytes to send at a time; at least one. The default is 64 KiB if they are
+    /// read, and 1 MiB if the system sends them.
     pub fn piece(mut self, bytes: usize) -> Self {
-        self.piece = bytes.max(1);
+        self.piece = Some(bytes.max(1));
         self
+    }
+
+    /// Returns the way that the bytes would take over this connection, as it is now. A layer, a
+    /// rate or a log that comes later changes it, from the next piece on.
+    ///
+    /// ```
+    /// use ropewalk::protocols::{FileRoute, FileSender};
+    /// use ropewalk::testing::StringTransport;
+    ///
+    /// let sender = FileSender::file(std::fs::File::open("Cargo.toml")?);
+    /// assert_eq!(sender.route(StringTransport::new().transport()), FileRoute::Read);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn route(&self, transport: &Transport) -> FileRoute {
+        match self.system_file(transport) {
+            Some(_) if transport.takes_files() => FileRoute::System,
+            _ => FileRoute::Read,
+        }
+    }
+
+    /// Returns the file, if the system can send from it over this connection.
+    fn system_file(&self, transport: &Transport) -> Option<SystemFile> {
+        let descriptor = self.descriptor?;
+        // Without one, for whatever reason, the file is read, which reports its errors.
+        transport.system_file(descriptor(&self.reader)).ok()
     }
 
     /// Calls `progress` each time the operating system has taken a piece. Its argument is the
@@ -71,13 +122,11 @@ impl<R: Read + 'static> FileSender<R> {
     /// use ropewalk::protocols::FileSender;
     /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
     ///
-    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new());
-    /// let seen = Rc::new(RefCell::new(Vec::new()));
-    /// let list = Rc::clone(&seen);
-    /// let sender = FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent| list.borrow_mut().push(sent));
-    /// sender.begin(connection.transport()).or_log("sending");
-    /// connection.turn();
-    /// assert_eq!(*seen.borrow(), [8, 14]);
+    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new()); let seen =
+    /// Rc::new(RefCell::new(Vec::new())); let list = Rc::clone(&seen); let sender =
+    /// FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent|
+    /// list.borrow_mut().push(sent)); sender.begin(connection.transport()).or_log("sending");
+    /// connection.turn(); assert_eq!(*seen.borrow(), [8, 14]);
     /// ```
     pub fn progress(mut self, progress: impl FnMut(u64) + 'static) -> Self {
         self.progress = Box::new(progress);
@@ -119,8 +168,11 @@ impl<R: Read + 'static> FileSender<R> {
             given_up.end(Err(Cancelled.into()));
         });
         let sending = Sending {
+            system: self.system_file(transport),
+            report: None,
             reader: self.reader,
-            buffer: vec![0; self.piece],
+            piece: self.piece,
+            buffer: Vec::new(),
             progress: self.progress,
             transfer: Rc::clone(&transfer),
         };
@@ -135,6 +187,18 @@ impl<R: Read + 'static> FileSender<R> {
             Err(error) => Deferred::fail(error),
         }
     }
+}
+
+/// The way of a file's bytes to the peer. From [`FileSender::route`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileRoute {
+    /// The system moves them from its cache to the socket: a regular file over TCP, on Linux.
+    System,
+    /// They are read and written: over TLS, a UNIX socket, a pipe or a simulated network, on other
+    /// systems, at a [rate](crate::policies), with a log of traffic, and if the sender was not made
+    /// by [`FileSender::file`]. So are the bytes of a file system from which the system can't send.
+    Read,
 }
 
 impl<R> fmt::Debug for FileSender<R> {
@@ -196,16 +260,53 @@ struct Stretch {
     looks: u32,
 }
 
-/// The producer that reads and writes the file.
+/// The producer that writes the file, or has the system send it.
 struct Sending<R> {
+    /// Present while the system sends from the file.
+    system: Option<SystemFile>,
+    /// The outcome of the last piece that the system was to send.
+    report: Option<FileReport>,
     reader: R,
+    piece: Option<usize>,
+    /// Allocated for the first read.
     buffer: Vec<u8>,
     progress: Box<dyn FnMut(u64)>,
     transfer: Rc<Transfer>,
 }
 
 impl<R: Read> Sending<R> {
+    /// Counts the bytes of the last piece that the system did not send as not written.
+    fn settle_piece(&mut self) {
+        let Some(cut) = self.report.take().and_then(|report| report.take()) else { return };
+        let written = &self.transfer.written;
+        written.set(written.get().saturating_sub(cut.missing as u64));
+        if cut.is_refused {
+            self.system = None;
+        }
+    }
+
+    /// Has the system send a piece. Returns its length. `None`: a piece is to be read. At the end
+    /// of the file that finds the end, or the bytes of a file whose size the system does not know.
+    fn write_from_system(&mut self, consumer: &Transport) -> Option<usize> {
+        let file = self.system.as_ref()?;
+        let left = consumer.bytes_left(file).ok()?;
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.piece.unwrap_or(SYSTEM_PIECE));
+        if count == 0 {
+            return None;
+        }
+        self.report = Some(consumer.write_file(file, count)?);
+        Some(count)
+    }
+
+    /// Reads and writes a piece. Returns its length, which is zero at the end of the file.
+    fn write_from_reader(&mut self, consumer: &Transport) -> io::Result<usize> {
+        let count = self.read()?;
+        consumer.write(&self.buffer[..count]);
+        Ok(count)
+    }
+
     fn read(&mut self) -> io::Result<usize> {
+        self.buffer.resize(self.piece.unwrap_or(PIECE), 0);
         loop {
             match self.reader.read(&mut self.buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -218,19 +319,21 @@ impl<R: Read> Sending<R> {
 impl<R: Read + 'static> Producer for Sending<R> {
     fn resume_producing(&mut self, consumer: &Transport) -> Result<()> {
         // A pull producer is resumed when the operating system has taken everything.
+        self.settle_piece();
         let written = self.transfer.written.get();
         if written > 0 {
             (self.progress)(written);
         }
-        match self.read() {
+        let piece = match self.write_from_system(consumer) {
+            Some(count) => Ok(count),
+            None => self.write_from_reader(consumer),
+        };
+        match piece {
             Ok(0) => {
                 consumer.unregister_producer();
                 self.transfer.end(Ok(written));
             }
-            Ok(count) => {
-                consumer.write(&self.buffer[..count]);
-                self.transfer.written.set(written + count as u64);
-            }
+            Ok(count) => self.transfer.written.set(written + count as u64),
             Err(error) => {
                 let failure = Failure::new(error);
                 self.transfer.end(Err(failure.clone()));
@@ -279,3 +382,6 @@ const LOOKS: u32 = 4;
 /// Bytes to read and write at a time. 64 KiB is what a socket takes at once. Twisted's 16 KiB would
 /// need four times the turns.
 const PIECE: usize = 64 * 1024;
+
+/// Bytes of which the system is to send at a time. 1 MiB: as many as leave in one turn.
+const SYSTEM_PIECE: usize = 1024 * 1024;

@@ -33,7 +33,7 @@ mod receiving;
 
 #[cfg(feature = "codec")]
 pub use self::codec::{CodecProtocol, CodecReceiver};
-pub use self::file_sender::{FileSender, Interrupted, Stalled};
+pub use self::file_sender::{FileRoute, FileSender, Interrupted, Stalled};
 pub use self::forward::{ForwardCounters, ForwardFactory, ForwardServer};
 pub use self::frames::{BadCut, Cut, FrameReceiver, FrameTooLong, FramedProtocol};
 pub use self::lines::{LineError, LineProtocol, LineReceiver};

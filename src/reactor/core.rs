@@ -3,12 +3,12 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::aftermath::Aftermath;
-use super::backend::{AnyBackend, Inbox};
+use super::backend::{self, AnyBackend, Inbox};
 use super::meter::Meter;
 use super::net::Net;
 use super::net::dial::DialAttempt;
@@ -201,6 +201,17 @@ impl Driver for Core {
 
     fn passes_descriptors(&self, id: Id) -> bool {
         self.awake_backend().is_ok_and(|backend| backend.passes_descriptors(id))
+    }
+
+    fn system_file(&self, id: Id, file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        if self.is_forked_child() || !self.awake_backend()?.sends_files(id) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        backend::duplicate(file)
+    }
+
+    fn bytes_left(&self, file: BorrowedFd<'_>) -> io::Result<u64> {
+        backend::bytes_left(file)
     }
 
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials> {

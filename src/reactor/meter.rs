@@ -170,6 +170,13 @@ impl Observer for Meter {
         self.change(id, |traffic| traffic.written += data.len() as u64);
     }
 
+    fn file_written(&self, id: Id, count: usize) {
+        if let Some(inner) = &self.inner {
+            inner.file_written(id, count);
+        }
+        self.change(id, |traffic| traffic.written += count as u64);
+    }
+
     fn layered(&self, id: Id, levels: usize) {
         if let Some(inner) = &self.inner {
             inner.layered(id, levels);

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::discard::DiscardMode;
@@ -50,6 +50,15 @@ pub(crate) trait Driver {
     fn keep_alive(&self, id: Id) -> io::Result<bool>;
     /// Returns `true` if descriptors can be sent with bytes.
     fn passes_descriptors(&self, id: Id) -> bool;
+    /// Returns another descriptor of a file, if parts of it can be sent over a connection. A driver
+    /// without sockets of the system sends none.
+    fn system_file(&self, _id: Id, _file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Number of bytes between the position of a file and its end.
+    fn bytes_left(&self, _file: BorrowedFd<'_>) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns the identity of the process at the other end of a UNIX socket.
     fn peer_credentials(&self, id: Id) -> io::Result<Credentials>;
     /// Returns the descriptor.

@@ -40,6 +40,9 @@ impl Callback<'_> {
 pub(crate) trait Observer {
     /// A protocol above `level` layers has written `data`, and it will be sent.
     fn written(&self, id: Id, level: usize, data: &[u8]);
+    /// A protocol has written `count` bytes of a file, which the system reads itself. There are no
+    /// layers.
+    fn file_written(&self, id: Id, count: usize);
     /// A stream has `levels` layers now.
     fn layered(&self, id: Id, levels: usize);
     /// A protocol above `level` layers is about to be called.

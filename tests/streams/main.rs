@@ -6,6 +6,7 @@ mod common;
 
 mod accepting;
 mod discard;
+mod files;
 mod half_close;
 mod hostile_peers;
 mod lingering;

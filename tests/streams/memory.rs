@@ -16,7 +16,8 @@ use crate::common::allocator::{allocations, begin_peak, live, peak};
 use crate::common::*;
 use ropewalk::interfaces::*;
 use ropewalk::task::{Cooperator, LoopingCall, defer_later};
-use ropewalk::testing::{Conditions, Network};
+use ropewalk::testing::{Conditions, Network, PumpOptions};
+use ropewalk::transport::Bytes;
 use ropewalk::{BackendKind, Deferred, Reactor, Result, Transport, testing};
 
 const KIB: usize = 1024;
@@ -449,6 +450,76 @@ fn a_job_and_a_name(seed: u64) {
     let name = reactor.resolve("echo.example", 7);
     network.run_until(LIMIT, || job.is_called() && name.is_called()).unwrap();
     drop((job, name));
+}
+
+/// A broadcast of 1 MiB to 10,000 readers that take nothing is in memory once, and costs each of
+/// them a few words. With short writes before and behind it, the message is still there once.
+#[test]
+fn a_broadcast_is_in_memory_once() {
+    own_process!();
+    const READERS: usize = 10_000;
+    const WORD: usize = size_of::<usize>();
+    for (head, tail, words) in [(&b""[..], &b""[..], 16), (b"head", b"tail", 48)] {
+        let room = PumpOptions::new().room(1);
+        let readers: Vec<_> = (0..READERS).map(|_| room.connect(Silent, Silent)).collect();
+        let transports: Vec<_> = readers.iter().map(|reader| reader.client().transport().clone()).collect();
+        let settle = || readers.iter().for_each(|reader| _ = reader.pump());
+        // Their peers have taken a byte before, so that there is room for one.
+        transports.iter().for_each(|transport| transport.write(b"x"));
+        settle();
+        let growth = Growth::begin();
+        let message = Bytes::from(vec![b'm'; MIB]);
+        for transport in &transports {
+            transport.write(head);
+            transport.write_shared(message.clone());
+            transport.write(tail);
+        }
+        drop(message);
+        settle();
+        let queued: usize = transports.iter().map(Transport::queued_bytes).sum();
+        assert!(queued > READERS * (MIB - 10), "{queued} bytes are queued");
+        let each = growth.now().saturating_sub(MIB) / READERS;
+        assert!(each <= words * WORD, "{each} bytes for each reader");
+    }
+}
+
+/// Reads nothing, as far as its transport can help it.
+struct Silent;
+
+impl Protocol for Silent {
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        transport.pause_producing();
+        Ok(())
+    }
+
+    fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A broadcast to a reader that keeps up allocates nothing.
+#[test]
+fn a_broadcast_to_a_fast_reader_allocates_nothing() {
+    own_process!();
+    let reactor = reactor();
+    let (mut client, transport) = connected(&reactor);
+    let message = Bytes::from(vec![b'm'; 32 * KIB]);
+    let mut buffer = vec![0; message.len() + 4];
+    let mut before = 0;
+    for round in 0..20 {
+        if round == 10 {
+            before = allocations();
+        }
+        transport.write(b"head");
+        transport.write_shared(message.clone());
+        run_until(&reactor, || transport.queued_bytes() == 0);
+        client.read_exact(&mut buffer).unwrap();
+        transport.write_shared(message.clone());
+        run_until(&reactor, || transport.queued_bytes() == 0);
+        client.read_exact(&mut buffer[..message.len()]).unwrap();
+    }
+    assert_eq!(allocations() - before, 0);
+    drop(transport);
 }
 
 /// A reactor that is dropped holds nothing any more, nor does its ring.

@@ -34,6 +34,7 @@ use ::mio::Waker;
 use super::adopted::{self, AdoptedOptions, Examined, Role};
 use super::batch::DatagramBatch;
 use super::datagrams::PolledDatagrams;
+use super::files;
 use super::fine_timer::FineTimer;
 use super::foreign::ForeignDescriptors;
 use super::pipe::{PipeEnds, PolledPipe};
@@ -448,6 +449,10 @@ impl Backend for Mio {
 
     fn passes_descriptors(&self, id: Id) -> bool {
         matches!(self.table.get(id), Some(PolledSource::Stream(stream)) if stream.unix)
+    }
+
+    fn sends_files(&self, id: Id) -> bool {
+        files::IS_SUPPORTED && matches!(self.table.get(id), Some(PolledSource::Stream(stream)) if !stream.unix)
     }
 
     #[inline(always)]

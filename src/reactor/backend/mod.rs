@@ -74,11 +74,13 @@ mod any;
 mod batch;
 mod closed;
 mod datagrams;
+mod files;
 mod fine_timer;
 mod foreign;
 mod mio;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod mmsg;
+mod monotonic;
 mod options;
 mod outstanding;
 mod pipe;
@@ -101,7 +103,7 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -121,7 +123,9 @@ pub(crate) use self::any::AnyBackend;
 pub(crate) use self::batch::ReceivedDatagram;
 pub(crate) use self::batch::{DatagramBatch, TakenDatagram};
 pub(crate) use self::closed::Closed;
+pub(in crate::reactor) use self::files::{bytes_left, duplicate};
 pub(crate) use self::mio::Mio;
+use self::monotonic::Monotonic;
 pub(crate) use self::options::{ConnectionOptions, DialOptions, PortOptions, PortPolicies};
 pub(crate) use self::pipe::PipeEnds;
 pub(crate) use self::pipe_threads::EndError;
@@ -239,6 +243,11 @@ pub(crate) trait Backend {
 
     /// Returns `true` if the stream can send descriptors, and receive them along with bytes.
     fn passes_descriptors(&self, id: Id) -> bool;
+
+    /// Returns `true` if the queue of the stream may have parts of files.
+    fn sends_files(&self, _id: Id) -> bool {
+        false
+    }
 
     /// Sends from the front of the queue, and removes the sent bytes from it. Alternatively takes a
     /// chunk of it in flight, as far as its [`SendMode`](crate::transport::outgoing::SendMode)
@@ -427,26 +436,6 @@ pub(crate) trait Backend {
 /// `epoll_wait` takes. A later deadline takes several turns. (Of a longer wait, epoll would see the
 /// low bits only, and io_uring a time in the past.)
 const LONGEST_WAIT: Duration = Duration::from_millis(i32::MAX as u64);
-
-/// A monotonic system clock, which starts at zero when it is made.
-#[derive(Debug, Clone, Copy)]
-struct Monotonic(Instant);
-
-impl Monotonic {
-    fn new() -> Self {
-        Self(Instant::now())
-    }
-
-    fn boxed(self) -> Box<dyn Fn() -> Duration> {
-        Box::new(move || self.0.elapsed())
-    }
-
-    /// Returns the duration that a kernel is to wait. A deadline of zero is over, whatever the
-    /// time.
-    fn left(self, until: Duration) -> Duration {
-        if until.is_zero() { until } else { until.saturating_sub(self.0.elapsed()).min(LONGEST_WAIT) }
-    }
-}
 
 /// Wakes a sleeping backend.
 pub(crate) trait Wake: Send + Sync {

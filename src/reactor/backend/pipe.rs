@@ -39,7 +39,7 @@ use crate::transport::send_queue::{BufferPool, CHUNK, MAX_SLICES, SendQueue};
 const PIECE_BYTES: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 4096 } else { 512 };
 
 /// Bytes sent per connection and turn. 1 MiB, as for sockets.
-const SEND_BYTES: usize = MAX_SLICES * CHUNK;
+const SEND_BYTES: usize = 16 * CHUNK;
 
 /// The descriptors of a connection that is no socket. They may be duplicates of one.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::datagrams::PolledDatagrams;
+use super::files;
 use super::pipe::PolledPipe;
 use super::reported::Readiness;
 use super::socket::{self, Accept, Receive, Send};
@@ -16,7 +17,7 @@ use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Progress,
 use super::{ConnectionOptions, PortOptions};
 use crate::address::{Address, AddressPair, UnixAddress};
 use crate::transport::outgoing::Outgoing;
-use crate::transport::send_queue::{CHUNK, MAX_SLICES};
+use crate::transport::send_queue::CHUNK;
 
 /// Connections accepted per port and turn. 64: a burst of 64 takes under a millisecond, so other
 /// connections barely notice.
@@ -25,9 +26,9 @@ const ACCEPTS: usize = 64;
 /// Connections shed per turn when descriptors ran out. They are closed without further work.
 const SHED: usize = 1024;
 
-/// Bytes sent per connection and turn, before the other sources are visited. 1 MiB: as much as a
-/// vectored send takes.
-const SEND: usize = MAX_SLICES * CHUNK;
+/// Bytes sent per connection and turn, before the other sources are visited. 1 MiB: more than a
+/// socket buffer usually has room for.
+const SEND: usize = 16 * CHUNK;
 
 /// Bytes read before a close, so that closing does not become a reset.
 const LAST_READ: usize = 4 * RECEIVE;
@@ -509,7 +510,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result
     let mut sent = 0;
     if outgoing.descriptors.is_none() && outgoing.queue.is_single() {
         // Fast path: one call usually takes everything.
-        let front = outgoing.queue.front();
+        let front = outgoing.queue.single();
         match socket::send(socket, front) {
             Send::Bytes(count) if count == front.len() => {
                 outgoing.queue.finish(outgoing.pool);
@@ -532,8 +533,14 @@ pub(super) fn send(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>) -> io::Result
 fn send_slow(socket: BorrowedFd<'_>, outgoing: Outgoing<'_>, mut sent: usize) -> io::Result<Progress> {
     let Outgoing { queue, mut descriptors, pool, .. } = outgoing;
     while !queue.is_empty() && sent < SEND {
-        let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
-        match socket::send_queue(socket, queue, descriptors) {
+        let outcome = match queue.file() {
+            Some(part) => files::send(socket, part),
+            None => {
+                let descriptors = descriptors.as_deref_mut().filter(|descriptors| !descriptors.is_empty());
+                socket::send_queue(socket, queue, descriptors)
+            }
+        };
+        match outcome {
             Send::Bytes(count) => {
                 queue.advance(count, pool);
                 sent += count;

@@ -336,7 +336,7 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], descriptor: BorrowedFd<'_>) ->
 
 fn send_bytes(socket: BorrowedFd<'_>, queue: &SendQueue) -> Send {
     if queue.is_single() {
-        return send(socket, queue.front());
+        return send(socket, queue.single());
     }
     sent(|| {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -477,7 +477,7 @@ pub(super) fn peer_address(socket: impl AsFd) -> io::Result<Address> {
 }
 
 /// Makes calls on a socket, and requests to a ring, wait or fail at once.
-#[cfg(all(feature = "io-uring", target_os = "linux"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, !blocking)?)
 }

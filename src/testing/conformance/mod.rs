@@ -67,6 +67,7 @@ mod ports;
 mod reentry;
 mod running;
 mod scene;
+mod shared;
 mod simulated;
 mod time;
 mod watching;
@@ -293,6 +294,12 @@ catalogue! {
         a_close_waits_for_a_producer: "lose_connection waits until a paused producer is done, and sends its bytes",
         a_producer_is_stopped_with_its_connection: "a connection that ends stops its producer, and accepts no other: neither a second one, nor one after the end",
         two_reactors_talk: "bytes between two reactors arrive in both directions",
+    }
+    shared {
+        shared_and_copied_bytes_keep_their_order: "shared and copied writes arrive in the order in which they were made, behind a full socket too",
+        a_reader_that_pauses_gets_shared_bytes_in_order: "shared bytes of which a socket takes a part at a time arrive whole, and once",
+        a_close_sends_shared_bytes_and_an_abort_drops_them: "lose_connection and lose_write_connection send shared bytes first, and abort_connection gives up every reference",
+        shared_bytes_count_for_the_limit_of_a_queue: "shared bytes count as queued, and a limit of the queue holds for them",
     }
     closing {
         connection_lost_comes_once_and_last: "a close by either side is reported to both sides once, after the last data",

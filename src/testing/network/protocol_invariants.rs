@@ -56,6 +56,11 @@ impl Observer for ProtocolInvariants {
         }
     }
 
+    fn file_written(&self, id: Id, _count: usize) {
+        // No simulated socket sends from a file.
+        self.faults.add(format_args!("{id:?} sends bytes of a file that were not read"));
+    }
+
     fn layered(&self, id: Id, levels: usize) {
         if let Some(socket) = self.socket(id) {
             self.kernel.borrow_mut().is_layered(socket, levels);

@@ -4,7 +4,7 @@
 use super::policed::wire;
 use super::{Deadline, Extras, Stream};
 use crate::transport::layer::{Layer, Layers, Opened, SEALED_BYTES};
-use crate::transport::send_queue::BufferPool;
+use crate::transport::send_queue::{BufferPool, SendQueue};
 use crate::transport::step::Step;
 
 impl Stream {
@@ -25,6 +25,17 @@ impl Stream {
                 }
             }
             Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// Returns the queue that takes writes: above the topmost layer, or before the rate if there is
+    /// no layer.
+    pub(super) fn top_queue(&mut self) -> &mut SendQueue {
+        let Self { extras, queue, .. } = self;
+        let Some(Extras { layers, policy, .. }) = extras.as_deref_mut() else { return queue };
+        match layers.top_queue() {
+            Some(above) => above,
+            None => wire(policy, queue),
         }
     }
 

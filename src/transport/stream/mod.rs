@@ -97,7 +97,7 @@ use super::outgoing::Attached;
 use super::policy::stream_policy::StreamPolicy;
 use super::producer::Production;
 use super::queue_limit::LimitAction;
-use super::send_queue::{BufferPool, SendQueue};
+use super::send_queue::SendQueue;
 use super::step::{Delivery, EndNotice, Ending, Step};
 use crate::error::ConnectionClosed;
 use crate::failure::Failure;
@@ -275,14 +275,6 @@ impl Stream {
     pub(crate) fn accepts_writes(&self) -> bool {
         let is_ending_layers = self.extras.is_some() && self.layers().is_some_and(|layers| layers.is_ending);
         self.states.closing <= Closing::Draining && self.states.writing != Writing::Shut && !is_ending_layers
-    }
-
-    /// Queues bytes, unless they pass a limit that ends the stream.
-    pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
-        if !data.is_empty() && self.admits(data.len()) {
-            self.push_above(data, pool);
-            self.note_overflow();
-        }
     }
 
     /// Number of bytes, written or sealed, that the operating system has not taken yet.

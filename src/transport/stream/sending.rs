@@ -1,13 +1,48 @@
-//! A stream's sends: bytes that leave its queue, and the results of the sends.
+//! A stream's writes and sends: bytes that enter and leave its queue, and the results of the sends.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+use bytes::Bytes;
+
 use super::{Closing, Stream, StreamFlags, Writing};
+use crate::transport::file::FilePart;
 use crate::transport::outgoing::{Outgoing, SendMode};
 use crate::transport::send_queue::{BufferPool, InFlight};
 
 impl Stream {
+    /// Queues bytes, unless they pass a limit that ends the stream.
+    pub(crate) fn push(&mut self, data: &[u8], pool: &BufferPool) {
+        if !data.is_empty() && self.admits(data.len()) {
+            self.push_above(data, pool);
+            self.note_overflow();
+        }
+    }
+
+    /// Does the same with bytes that are not copied, unless they are few.
+    pub(crate) fn push_shared(&mut self, bytes: Bytes, pool: &BufferPool) {
+        if !bytes.is_empty() && self.admits(bytes.len()) {
+            self.top_queue().push_shared(bytes, pool);
+            self.note_overflow();
+        }
+    }
+
+    /// Queues a part of a file, unless it passes a limit that ends the stream. Only a stream that
+    /// [takes files](Self::takes_files) may get one.
+    pub(crate) fn push_file(&mut self, part: FilePart, pool: &BufferPool) {
+        if self.admits(part.left()) {
+            self.queue.push_file(part, pool);
+            self.note_overflow();
+        }
+    }
+
+    /// Returns `true` if written bytes leave as they are: no layer changes them, no rate holds
+    /// them, and no log shows them.
+    pub(crate) fn takes_files(&self) -> bool {
+        let policy = self.policy();
+        self.layers().is_none() && !policy.is_some_and(|policy| policy.paces() || policy.has_traffic())
+    }
+
     /// Returns `true` if a write may bypass the queue: nothing is queued ahead of it, and the
     /// socket has not reported that it is full.
     pub(crate) fn may_send_directly(&self) -> bool {

@@ -35,6 +35,11 @@ impl Uring {
             }
             Kind::Poll => return Some((id, self.polled(id, done.poll_flags(), goes_on)?.into())),
             Kind::Room => {
+                if let Some(RingSource::Stream(flow)) = self.table.get_mut(id) {
+                    // A failed poll as well: the next send polls again.
+                    flow.polls_room = goes_on;
+                    return Some((id, Completion::SendReady.into()));
+                }
                 match self.table.get_mut(id) {
                     Some(RingSource::Polled(Polled::Stream(stream))) => stream.armed = goes_on,
                     Some(RingSource::Datagrams(datagrams)) => datagrams.is_armed = goes_on,

@@ -43,6 +43,8 @@ pub(super) struct Flow {
     pub(super) ended: bool,
     /// A poll for errors is under way.
     pub(super) watched: bool,
+    /// A poll for room is under way. It goes on once there was no room for shared bytes or a file.
+    pub(super) polls_room: bool,
     /// The number of the chunk in flight.
     pub(super) flight: Option<u32>,
     /// The last turn that handed over bytes, and the number of bytes in that turn.
@@ -89,6 +91,7 @@ impl Flow {
             drains: false,
             ended: false,
             watched: false,
+            polls_room: false,
             flight: None,
             turn: 0,
             taken: 0,
@@ -278,14 +281,19 @@ impl Flow {
         Ok(Progress::Blocked(0))
     }
 
-    /// Sends by plain calls, if the queue is long or the end is to follow in the same turn. The
-    /// ring sends the rest, if the stream stays open for it.
+    /// Sends by plain calls, if the queue is long, has other bytes than copied ones, or the end is
+    /// to follow in the same turn. The ring sends the rest, if the stream stays open for it.
     #[inline(never)]
     fn send_plainly(&mut self, id: Id, outgoing: Outgoing<'_>, ring: &mut Ring) -> io::Result<Progress> {
         let Outgoing { queue, descriptors, mode, pool } = outgoing;
         let progress = readiness::send(self.socket.as_fd(), Outgoing { queue: &mut *queue, descriptors, mode, pool })?;
         if matches!(progress, Progress::Blocked(_)) && mode != SendMode::Last {
-            self.send_chunk(id, queue, ring);
+            if queue.begins_copied() {
+                self.send_chunk(id, queue, ring);
+            } else if !mem::replace(&mut self.polls_room, true) {
+                // The ring would need a copy: plain calls go on when there is room.
+                ring.poll(Kind::Room, id, self.socket.as_raw_fd(), PollFlags::OUT, true);
+            }
         }
         Ok(progress)
     }
@@ -304,7 +312,7 @@ impl Flow {
         } else if !self.ended {
             readiness::read_last(self.socket.as_fd());
         }
-        if !self.armed && !self.watched && self.flight.is_none() {
+        if !self.armed && !self.watched && !self.polls_room && self.flight.is_none() {
             // No request names its descriptor.
             return drop(self.socket);
         }
@@ -313,6 +321,9 @@ impl Flow {
         }
         if self.watched {
             ring.cancel(Kind::Poll, id);
+        }
+        if self.polls_room {
+            ring.cancel(Kind::Room, id);
         }
         if let Some(flight) = self.flight {
             ring.cancel_flight(flight);

@@ -398,6 +398,10 @@ impl Backend for Uring {
         matches!(self.table.get(id), Some(RingSource::Polled(Polled::Stream(_))))
     }
 
+    fn sends_files(&self, id: Id) -> bool {
+        matches!(self.table.get(id), Some(RingSource::Stream(_)))
+    }
+
     fn send(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
         match self.table.get_mut(id) {
             Some(RingSource::Stream(flow)) => flow.send(id, outgoing, &mut self.ring),
