@@ -250,7 +250,7 @@ impl<T> Deferred<T> {
 }
 
 /// Returns the joint of a transport, or `None` if the connection is over.
-fn joint(transport: &Transport) -> Option<Rc<dyn ErasedJoint>> {
+pub(super) fn joint(transport: &Transport) -> Option<Rc<dyn ErasedJoint>> {
     let mut found = None;
     transport.above(&mut |joint| found = joint.downcast_ref::<Rc<dyn ErasedJoint>>().cloned());
     found
