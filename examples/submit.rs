@@ -37,8 +37,8 @@ use ropewalk::{Connection, Failure, Result, Transport, bail};
 const LONGEST_LINE_BYTES: usize = 2000;
 /// Longest reply, in bytes. Arbitrary: servers offer some 15 extensions.
 const LONGEST_REPLY_BYTES: usize = 20_000;
-/// Time for the dialogue. RFC 5321 grants the server 10 minutes for the reply to the mail.
-pub(crate) const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Time for each reply. RFC 5321 grants the server 10 minutes for the reply to the mail.
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The protocol. A reply that no command waits for is kept, and a second one is an error.
 pub(crate) struct Smtp {
@@ -96,7 +96,8 @@ impl Dialogue {
 
     /// Waits for a reply whose code begins with this digit. `what` names the command in errors.
     async fn replied(&self, what: &str, digit: char) -> Result<()> {
-        let reply = self.replies.get().await.context(format!("no reply to {what}"))?;
+        let reply = self.replies.get().add_timeout(REPLY_TIMEOUT, &self.smtp.transport().timers());
+        let reply = reply.await.context(format!("no reply to {what}"))?;
         if !reply.starts_with(digit) {
             bail!("the server refuses {what}: {reply}");
         }
@@ -167,9 +168,8 @@ fn main() -> ExitCode {
         let tls = ClientTls::builder().trust_roots(TrustRoots::from_pem_file(authorities)?).for_server(&name)?;
         let endpoint = client_from_string(reactor, &endpoint)?;
         let mail = std::io::read_to_string(std::io::stdin()).context("the mail")?;
-        let submitted = reactor.spawn(async move {
+        Ok(reactor.spawn(async move {
             Dialogue::connect(&endpoint, tls).await?.submit(login.as_deref(), &addresses, &mail).await
-        });
-        Ok(submitted.add_timeout(DIALOGUE_TIMEOUT, reactor))
+        }))
     })
 }

@@ -10,13 +10,13 @@ import sys
 from base64 import b64encode
 from itertools import chain, repeat
 
-from twisted.internet import ssl, task
+from twisted.internet import reactor, ssl, task
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.protocols.basic import LineReceiver
 
 LONGEST_REPLY = 20_000
-DIALOGUE_TIMEOUT = 15 * 60
+REPLY_TIMEOUT = 600
 
 
 class Smtp(LineReceiver):
@@ -49,7 +49,7 @@ class Smtp(LineReceiver):
         """Waits for a reply whose code begins with this digit. `what` names the command in errors."""
         if self.failure is not None and not self.replies.pending:
             self.failure.raiseException()
-        reply = await self.replies.get()
+        reply = await self.replies.get().addTimeout(REPLY_TIMEOUT, reactor)
         if not reply.startswith(digit):
             raise ValueError(f"the server refuses {what}: {reply}")
 
@@ -91,18 +91,13 @@ def stuffed(mail):
     return ("".join(lines) + ".\r\n").encode()
 
 
-async def submit(reactor, options, login, endpoint, addresses, mail):
-    smtp = await connectProtocol(clientFromString(reactor, endpoint), Smtp())
-    await smtp.submit(options, login, addresses, mail)
-
-
-def main(reactor, endpoint, authorities, name, *addresses):
+async def main(endpoint, authorities, name, *addresses):
     with open(authorities) as file:
         trusted = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(file.read())])
     options = ssl.optionsForClientTLS(name, trustRoot=trusted)
     mail, login = sys.stdin.read(), os.environ.get("SUBMIT_LOGIN")
-    submitted = Deferred.fromCoroutine(submit(reactor, options, login, endpoint, addresses, mail))
-    return submitted.addTimeout(DIALOGUE_TIMEOUT, reactor)
+    smtp = await connectProtocol(clientFromString(reactor, endpoint), Smtp())
+    await smtp.submit(options, login, addresses, mail)
 
 
-task.react(main, sys.argv[1:])
+task.react(lambda _reactor, *args: Deferred.fromCoroutine(main(*args)), sys.argv[1:])

@@ -21,8 +21,9 @@ impl Spawner {
     ///
     /// Then the future is dropped, which cancels the Deferred that it awaits, and the returned
     /// Deferred fails with [`Cancelled`]. This comes right before
-    /// [`connection_lost`](crate::Protocol::connection_lost): the protocol can rely on its future
-    /// being gone, and callbacks of the Deferred can still reach the protocol. If the connection is
+    /// [`connection_lost`](crate::Protocol::connection_lost), so that no future of the protocol is
+    /// left in its last call. Handles of the connection return
+    /// [`Unavailable::Gone`](crate::error::Unavailable::Gone) by then. If the connection is
     /// [discarded](Transport::discard), it comes in the next turn. A connection that is closing,
     /// and not lost yet, keeps its futures.
     ///
@@ -160,5 +161,33 @@ impl BoundList {
         }));
         // It fails if the spawner is closed, which has ended the futures in its own way.
         drop(cancelled.add_errback(|_closed| ()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deferred::Promise;
+
+    /// Ten thousand futures that end one after the other leave a list of a few. Those that are not
+    /// done stay in it, in their order.
+    #[test]
+    fn the_list_is_swept() {
+        let (spawner, bound) = (Spawner::new(|| {}), BoundFutures::default());
+        let (first, first_end) = Promise::<()>::new();
+        bound.add(&spawner, first_end.canceller());
+        for _ in 0..10_000 {
+            let (promise, end) = Promise::<()>::new();
+            bound.add(&spawner, end.canceller());
+            promise.callback(()).unwrap();
+        }
+        let (last, last_end) = Promise::<()>::new();
+        bound.add(&spawner, last_end.canceller());
+        let list = bound.0.take().expect("futures are bound");
+        assert!(list.cancellers.capacity() <= 8, "{}", list.cancellers.capacity());
+        bound.0.set(Some(list));
+        bound.cancel();
+        assert!(first.is_called() && last.is_called() && bound.0.take().is_none());
+        drop((first_end.add_errback(|_| ()), last_end.add_errback(|_| ())));
     }
 }

@@ -12,6 +12,7 @@ mod factories;
 mod failing_callbacks;
 mod failing_drops;
 mod guide;
+mod jobs_example;
 mod logs;
 mod open_connections;
 mod reaching;
@@ -19,7 +20,11 @@ mod reentrancy;
 mod running;
 mod simulated_example;
 mod standard_io_example;
+#[cfg(feature = "tls")]
+mod submit_example;
 mod supervisor_example;
+#[cfg(feature = "tls")]
+mod tls_proxy_example;
 mod tutorial;
 mod tutorial_chat;
 mod twisted_programs;

@@ -1,0 +1,178 @@
+//! The example `tls_proxy`, run as a user would: curl in front of it, and nginx or a socket of std
+//! behind it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+use crate::common::certificates::{Authority, Folder};
+use crate::common::programs::{has, run_program};
+use crate::common::*;
+use crate::running::{Running, TERMINATED};
+use ropewalk::haproxy::{ProxyHeaderReader, ProxyVersion};
+use rustix::process::Signal;
+
+/// A proxy in front of a server, its authority, and its files.
+struct Proxy {
+    running: Running,
+    address: SocketAddr,
+    authority: Authority,
+    folder: Folder,
+}
+
+impl Proxy {
+    fn start(server: SocketAddr, more: &[&str]) -> Self {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        folder.put("ca/ca.pem", &authority.pem());
+        let certificates = Self::certify(&folder, &authority, "localhost");
+        let (from, to) = ("tcp:0:interface=127.0.0.1:idleTimeout=60", format!("tcp:{server}"));
+        let running = Running::start("tls_proxy", &[&[&*certificates, from, &to], more].concat());
+        let line = running.line();
+        let address = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
+        Self { running, address, authority, folder }
+    }
+
+    /// Writes a certificate for this name. Returns the folder.
+    fn certify(folder: &Folder, authority: &Authority, name: &str) -> String {
+        let issued = authority.issue(&[name]);
+        folder.put("live/server.pem", &[issued.certificate, issued.key].concat());
+        folder.at("live")
+    }
+
+    /// Asks by curl for this server's name.
+    fn curl(&self, name: &str) -> std::process::Output {
+        let (ca, port) = (self.folder.at("ca/ca.pem"), self.address.port());
+        let resolve = format!("{name}:{port}:127.0.0.1");
+        let url = format!("https://{name}:{port}/");
+        let command =
+            ["curl", "-sS", "--noproxy", "*", "--cacert", &ca, "--resolve", &resolve, "-w", "%{local_port}", &url];
+        run_program(&command, b"").join().expect("curl ends")
+    }
+}
+
+/// A server for one connection, which reads the header and a request of HTTP, and answers with the
+/// client's port as the header has it. Returns the address of the server.
+fn mirror(times: usize) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        for _ in 0..times {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            let (mut reader, mut header, mut request) = (ProxyHeaderReader::new(), None, Vec::new());
+            while header.is_none() || !request.ends_with(b"\r\n\r\n") {
+                let mut chunk = [0; 4096];
+                let count = stream.read(&mut chunk).unwrap();
+                assert!(count > 0, "{}", String::from_utf8_lossy(&request));
+                let mut taken = 0;
+                if header.is_none() {
+                    (taken, header) = reader.read(&chunk[..count]).unwrap();
+                }
+                request.extend_from_slice(&chunk[taken..count]);
+            }
+            let header = header.expect("it was read");
+            assert_eq!(header.protocol_version(), ProxyVersion::V2);
+            let source = header.source().expect("a client").socket_addr().expect("a TCP address");
+            assert!(source.ip().is_loopback());
+            let body = source.port().to_string();
+            write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    (address, server)
+}
+
+/// The server behind the proxy gets the client's own address, and curl its answer.
+#[track_caller]
+fn answered(output: &std::process::Output) {
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (front, back) = said.split_at(said.len() / 2);
+    assert!(output.status.success() && !front.is_empty() && front == back, "{said}: {errors}");
+}
+
+/// curl reaches a server through the proxy, and the header has curl's own address. A renewed
+/// certificate is shown after SIGHUP, and a faulty file changes nothing.
+#[test]
+fn the_clients_address_arrives() {
+    own_process!();
+    if !has("curl") {
+        return;
+    }
+    let (server, serving) = mirror(3);
+    let proxy = Proxy::start(server, &[]);
+    answered(&proxy.curl("localhost"));
+
+    Proxy::certify(&proxy.folder, &proxy.authority, "renewed.example");
+    proxy.running.signal(Signal::HUP);
+    assert_eq!(proxy.running.line(), "the certificates were read again");
+    answered(&proxy.curl("renewed.example"));
+    let old = proxy.curl("localhost");
+    assert!(!old.status.success(), "{}", String::from_utf8_lossy(&old.stdout));
+
+    proxy.folder.put("live/server.pem", "no certificate");
+    proxy.running.signal(Signal::HUP);
+    answered(&proxy.curl("renewed.example"));
+    serving.join().unwrap();
+    proxy.running.signal(Signal::TERM);
+    let (status, _, errors) = proxy.running.end();
+    assert_eq!(status.code(), Some(TERMINATED), "{errors}");
+    assert!(errors.contains("the old certificates stay: "), "{errors}");
+}
+
+/// nginx behind the proxy logs the client's address.
+#[test]
+fn nginx_reads_the_header() {
+    own_process!();
+    if !has("curl") || !has("nginx") {
+        return;
+    }
+    let folder = Folder::new();
+    let free = TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
+    let configuration = format!(
+        "daemon off; master_process off; pid {0}; error_log stderr;\nevents {{}}\nhttp {{ access_log off;\n\
+         client_body_temp_path {1}; proxy_temp_path {1}; fastcgi_temp_path {1}; uwsgi_temp_path {1}; scgi_temp_path {1};\n\
+         server {{ listen {free} proxy_protocol; location / {{ return 200 $proxy_protocol_port; }} }} }}\n",
+        folder.at("pid"),
+        folder.at("temp")
+    );
+    let mut command = Command::new("timeout");
+    command.args(["25", "nginx", "-c", &folder.put("nginx.conf", &configuration)]);
+    let nginx = Running::of(command, Stdio::null());
+    let proxy = Proxy::start(free, &[]);
+    // It listens as soon as it has read its configuration.
+    let until = std::time::Instant::now() + LIMIT;
+    while TcpStream::connect(free).is_err() {
+        assert!(std::time::Instant::now() < until, "nginx does not listen: {}", nginx.end().2);
+        thread::yield_now();
+    }
+    answered(&proxy.curl("localhost"));
+    nginx.signal(Signal::TERM);
+}
+
+/// Clients above the limit are closed, and the proxy goes on when one has left. SIGTERM closes the
+/// port and the connections.
+#[test]
+fn the_number_of_clients_is_limited() {
+    own_process!();
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap(), &["1"]);
+    let first = dial(proxy.address);
+    let (behind, _) = listener.accept().unwrap();
+    let mut second = dial(proxy.address);
+    second.set_read_timeout(Some(LIMIT)).unwrap();
+    let end = second.read(&mut [0; 100]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    drop(first);
+    let mut behind = behind;
+    behind.set_read_timeout(Some(LIMIT)).unwrap();
+    // Its end reaches the other side, and the place is free.
+    let mut all = Vec::new();
+    let _ = behind.read_to_end(&mut all);
+    let third = dial(proxy.address);
+    let (_behind, _) = listener.accept().unwrap();
+    proxy.running.signal(Signal::TERM);
+    let (status, _, _) = proxy.running.end();
+    assert_eq!(status.code(), Some(TERMINATED));
+    drop(third);
+    assert!(TcpStream::connect(proxy.address).is_err(), "the port no longer listens");
+}
