@@ -7,17 +7,19 @@
 //!
 //! | line | answer |
 //! |---|---|
-//! | `primes 100000` | `job 1 is accepted`, `job 1: 10%` .., and `job 1: 9592`, the number of primes below the limit |
-//! | `status` | the jobs that wait, that run, and that are done |
+//! | `primes 100000` | `job 1 is accepted`, its progress, and `job 1: 9592` |
+//! | `status` | the numbers of jobs that wait, that run, and that are done |
 //! | `quit` | the connection closes behind the answers to its jobs |
+//!
+//! The result of a job is the number of primes below its limit.
 //!
 //! Arguments:
 //!
-//! 1. where to listen (default `tcp:7000:interface=127.0.0.1:queueLimit=1048576:receiveTimeout=3600`);
+//! 1. where to listen (default: port 7000 of this machine, with limits of its queue and of silence);
 //! 2. the seconds that a stop waits for answers (10).
 //!
 //! On SIGTERM the port and idle connections are closed at once. Jobs that clients wait for are
-//! done, and their answers are sent. What is left at the end of the time is cut off. A job ends
+//! done, and their answers are sent. At the end of the time, connections that are left are cut off. A job ends
 //! with its connection: its future is bound to it, and its thread looks whether the future is
 //! there.
 

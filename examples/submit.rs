@@ -13,8 +13,8 @@
 //! 4. the sender's address;
 //! 5. the recipients' addresses, one or more.
 //!
-//! The mail comes on standard input, as text in UTF-8 with any line ends. `SUBMIT_LOGIN=user:password` in the environment is used for
-//! AUTH PLAIN. Nothing of it is sent before the server has proved its name. The exit status is 0 if
+//! The mail comes on standard input, as text in UTF-8 with any line ends. `SUBMIT_LOGIN` in the
+//! environment, `user:password`, is used for AUTH PLAIN. Nothing of it is sent before the server has proved its name. The exit status is 0 if
 //! the server has taken the mail for all recipients, and 1 if it has taken it for none.
 //!
 //! The protocol puts each reply into a queue, and closes the queue with the reason of the

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """examples/submit.rs on Twisted: the same program, line for line where that is possible.
 
-twisted.mail.smtp has a whole client, whose use takes some 15 lines. Arguments: where to connect, the
-file with the authorities' certificates, the server's name, the sender, the recipients."""
+twisted.mail.smtp has a whole client, whose use takes some 15 lines. Arguments: where to connect,
+the file with the authority's certificate, the server's name, the sender, the recipients."""
 
 import os
 import re
@@ -46,7 +46,7 @@ class Smtp(LineReceiver):
             waiting.errback(reason)
 
     async def replied(self, what, digit):
-        """Waits for a reply whose code begins with this digit. `what` names the command in errors."""
+        """Waits for a reply whose code begins with this digit. Errors have `what` in them."""
         if self.failure is not None and not self.replies.pending:
             self.failure.raiseException()
         reply = await self.replies.get().addTimeout(REPLY_TIMEOUT, reactor)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""examples/tls_proxy.rs on Twisted: the same program, line for line where that is possible. Arguments:
-the file with the certificates and the key, where to listen, where the server is, the most clients.
+"""examples/tls_proxy.rs on Twisted: the same program, line for line where that is possible.
+
+Arguments: the file with the certificate and the key, where to listen, where the server is, the most
+clients.
 
 twisted.protocols.portforward has no endpoints, no header and no ends of one direction."""
 

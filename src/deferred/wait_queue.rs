@@ -91,8 +91,8 @@ impl<T> WaitQueue<T> {
         item
     }
 
-    /// Fails the waiters that no item is there for, in their order. Those with an item get it after
-    /// the callback that is under way.
+    /// Fails the waiters that no item is there for, in their order. Waiters with an item get it
+    /// after the callback that is under way.
     pub(super) fn fail_waiters(&self, failure: &Failure) {
         let served = self.items.borrow().len().min(self.waiting.borrow().len());
         let failed = self.waiting.borrow_mut().split_off(served);

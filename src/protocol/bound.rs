@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use crate::deferred::Promise;
 
-    /// Ten thousand futures that end one after the other leave a list of a few. Those that are not
-    /// done stay in it, in their order.
+    /// Ten thousand futures that end one after the other leave a list of a few. Futures that
+    /// are not done stay in it, in their order.
     #[test]
     fn the_list_is_swept() {
         let (spawner, bound) = (Spawner::new(|| {}), BoundFutures::default());

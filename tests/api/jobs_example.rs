@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::*;
 use crate::running::{Running, TERMINATED};
@@ -48,6 +48,20 @@ fn rest(mut reader: BufReader<TcpStream>) -> Vec<String> {
     rest.lines().map(str::to_owned).collect()
 }
 
+/// Asks for the status until it is this one.
+fn await_status(address: SocketAddr, expected: &str) {
+    let until = Instant::now() + LIMIT;
+    let mut asked = ask(address, "");
+    loop {
+        asked.get_mut().write_all(b"status\n").unwrap();
+        let status = line(&mut asked);
+        if status == expected {
+            return;
+        }
+        assert!(Instant::now() < until, "{status}");
+    }
+}
+
 /// A job reports its progress in order, and its result behind it. `quit` waits for both. Lines that
 /// are no commands are answered.
 #[test]
@@ -69,7 +83,7 @@ fn jobs_are_answered() {
         let lines = rest(ask(address, &format!("primes {limit}\nquit\n")));
         assert_eq!(lines.last().map(|line| line.rsplit_once(' ').expect("words").1), Some(count), "{limit}");
     }
-    assert_eq!(line(&mut ask(address, "status\n")), "0 waiting, 0 running, 5 done");
+    await_status(address, "0 waiting, 0 running, 5 done");
     server.signal(Signal::TERM);
     let (status, _, errors) = server.end();
     assert_eq!((status.code(), errors.as_str()), (Some(TERMINATED), ""));
@@ -83,18 +97,19 @@ fn jobs_wait_for_a_thread_and_end_with_their_client() {
     let (server, address) = service("10");
     let mut busy = ask(address, &"primes 100000000\n".repeat(2));
     assert_eq!([line(&mut busy), line(&mut busy)], ["job 1 is accepted", "job 2 is accepted"]);
+    await_status(address, "0 waiting, 2 running, 0 done");
     let mut waiting = ask(address, &"primes 100000000\n".repeat(101));
     for number in 3..103 {
         assert_eq!(line(&mut waiting), format!("job {number} is accepted"));
     }
     assert_eq!(line(&mut waiting), "too many jobs wait; try again");
-    assert_eq!(line(&mut ask(address, "status\n")), "100 waiting, 2 running, 0 done");
+    await_status(address, "100 waiting, 2 running, 0 done");
     drop((waiting, busy));
     // The threads look at their clients every thousand numbers.
     let mut last = ask(address, "primes 10\nquit\n");
     assert_eq!(line(&mut last), "job 103 is accepted");
     assert!(rest(last).contains(&"job 103: 4".to_owned()));
-    assert_eq!(line(&mut ask(address, "status\n")), "0 waiting, 0 running, 1 done");
+    await_status(address, "0 waiting, 0 running, 1 done");
     server.signal(Signal::TERM);
     assert_eq!(server.end().0.code(), Some(TERMINATED));
 }

@@ -38,7 +38,7 @@ class Handler:
         return "250 taken"
 
 def authenticator(server, session, envelope, mechanism, login):
-    return AuthResult(success=(login.login, login.password) == (b"me", b"se:cret"))
+    return AuthResult(success=(login.login, login.password) == (b"me", b"se:cret"), handled=False)
 
 async def main():
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -249,8 +249,8 @@ fn a_queue_that_goes_abandons_who_waits() {
     assert!(fails(waits).check::<ropewalk::deferred::Abandoned>().is_some());
 }
 
-/// Closing a queue fails those that wait, in their order. What is stored is still handed out, later
-/// gets fail with the first failure, and puts give the value back.
+/// Closing a queue fails the Deferreds that wait, in their order. Stored values are still handed
+/// out, later gets fail with the first failure, and puts give the value back.
 #[test]
 fn a_closed_queue_ends_both_sides() {
     let queue = DeferredQueue::with_limits(None, Some(2));
