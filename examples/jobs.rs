@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --example jobs &
-//! printf 'primes 100000\nquit\n' | nc localhost 7000
+//! nc localhost 7000
 //! ```
 //!
 //! | line | answer |
@@ -15,13 +15,14 @@
 //!
 //! Arguments:
 //!
-//! 1. where to listen (default: port 7000 of this machine, with limits of its queue and of silence);
+//! 1. where to listen (default: port 7000 of this machine, with limits of queues and of silence);
 //! 2. the seconds that a stop waits for answers (10).
 //!
 //! On SIGTERM the port and idle connections are closed at once. Jobs that clients wait for are
-//! done, and their answers are sent. At the end of the time, connections that are left are cut off. A job ends
-//! with its connection: its future is bound to it, and its thread looks whether the future is
-//! there.
+//! done, and their answers are sent. At the end of the time, connections that are left are cut off.
+//!
+//! A job ends with its connection: its future is bound to it, and its thread looks whether the
+//! future is still there.
 
 use std::cell::Cell;
 use std::process::ExitCode;

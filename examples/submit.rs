@@ -14,8 +14,9 @@
 //! 5. the recipients' addresses, one or more.
 //!
 //! The mail comes on standard input, as text in UTF-8 with any line ends. `SUBMIT_LOGIN` in the
-//! environment, `user:password`, is used for AUTH PLAIN. Nothing of it is sent before the server has proved its name. The exit status is 0 if
-//! the server has taken the mail for all recipients, and 1 if it has taken it for none.
+//! environment, `user:password`, is used for AUTH PLAIN. Nothing of it is sent before the server
+//! has proved its name. The exit status is 0 if the server has taken the mail for all recipients,
+//! and 1 if it has taken it for none.
 //!
 //! The protocol puts each reply into a queue, and closes the queue with the reason of the
 //! connection's end. So the dialogue is an `async` function that reads from top to bottom, and the

@@ -155,6 +155,10 @@ def countPrimes(limit, isWanted, progress):
     return count
 
 
+def address(host):
+    return f"{host.host}:{host.port}"
+
+
 def main(description="tcp:7000:interface=127.0.0.1", drain="10"):
     factory = Factory.forProtocol(Client)
     factory.jobs, factory.clients, factory.empty = Jobs(), set(), None
@@ -164,7 +168,7 @@ def main(description="tcp:7000:interface=127.0.0.1", drain="10"):
     port.setServiceParent(program)
     program.privilegedStartService()
     program.startService()
-    port._waitingForPort.addCallback(lambda port: print("listening on", port.getHost(), flush=True))
+    port._waitingForPort.addCallback(lambda port: print("listening on", address(port.getHost()), flush=True))
     reactor.addSystemEventTrigger("before", "shutdown", program.stopService)
     reactor.run()
 

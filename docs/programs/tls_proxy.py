@@ -131,6 +131,10 @@ class DrainingService(StreamServerEndpointService):
         return Deferred.fromCoroutine(self.drained(super().stopService()))
 
 
+def address(host):
+    return f"{host.host}:{host.port}"
+
+
 def main(path, description, server, most="1000"):
     certificates = Certificates(path)
     factory = Forwarding(clientFromString(reactor, server), int(most))
@@ -138,7 +142,7 @@ def main(path, description, server, most="1000"):
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(certificates.reload))
     port.privilegedStartService()
     port.startService()
-    port._waitingForPort.addCallback(lambda port: print("listening on", port.getHost(), flush=True))
+    port._waitingForPort.addCallback(lambda port: print("listening on", address(port.getHost()), flush=True))
     reactor.addSystemEventTrigger("before", "shutdown", port.stopService)
     reactor.run()
 

@@ -8,18 +8,26 @@ mod jobs;
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use crate::running::{Running, TERMINATED};
+use crate::running::{Running, TERMINATED, executable};
+use crate::twisted_programs::{has_twisted, twisted_program};
 use ropewalk::application::Service;
 use ropewalk::testing::{MemoryReactor, VirtualClock, success_result_of};
 use rustix::process::Signal;
 
 /// Starts the service on a port of its own, with this number of seconds for a drain.
 fn service(drain: &str) -> (Running, SocketAddr) {
-    let server = Running::start("jobs", &["tcp:0:interface=127.0.0.1", drain]);
+    serve(Command::new(executable("jobs")), drain)
+}
+
+/// Starts a program that does the same.
+fn serve(mut command: Command, drain: &str) -> (Running, SocketAddr) {
+    command.args(["tcp:0:interface=127.0.0.1", drain]);
+    let server = Running::of(command, Stdio::null());
     assert_eq!(server.line(), "0 waiting, 0 running, 0 done");
     let line = server.line();
     let address = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
@@ -68,6 +76,19 @@ fn await_status(address: SocketAddr, expected: &str) {
 fn jobs_are_answered() {
     own_process!();
     let (server, address) = service("10");
+    answers_jobs(address);
+    for (limit, count) in [(0, "0"), (2, "0"), (3, "1"), (10, "4")] {
+        let lines = rest(ask(address, &format!("primes {limit}\nquit\n")));
+        assert_eq!(lines.last().map(|line| line.rsplit_once(' ').expect("words").1), Some(count), "{limit}");
+    }
+    await_status(address, "0 waiting, 0 running, 5 done");
+    server.signal(Signal::TERM);
+    let (status, _, errors) = server.end();
+    assert_eq!((status.code(), errors.as_str()), (Some(TERMINATED), ""));
+}
+
+/// Asks for one job, and more that is refused.
+fn answers_jobs(address: SocketAddr) {
     let lines = rest(ask(address, "hello\nprimes x\nprimes 100000001\nprimes 100000\nquit\nprimes 5\n"));
     let mut expected: Vec<String> = vec![
         "commands: primes LIMIT, status, quit".into(),
@@ -79,14 +100,25 @@ fn jobs_are_answered() {
     expected.extend((1..10).map(|tenth| format!("job 1: {tenth}0%")));
     expected.push("job 1: 9592".into());
     assert_eq!(lines, expected);
-    for (limit, count) in [(0, "0"), (2, "0"), (3, "1"), (10, "4")] {
-        let lines = rest(ask(address, &format!("primes {limit}\nquit\n")));
-        assert_eq!(lines.last().map(|line| line.rsplit_once(' ').expect("words").1), Some(count), "{limit}");
+}
+
+/// The program on Twisted does the same.
+#[test]
+fn twisteds_program_answers_jobs_too() {
+    own_process!();
+    if !has_twisted("twisted.application.internet") {
+        return;
     }
-    await_status(address, "0 waiting, 0 running, 5 done");
+    let (server, address) = serve(twisted_program("jobs"), "30");
+    answers_jobs(address);
+    let mut working = ask(address, "primes 300000\n");
+    assert_eq!(line(&mut working), "job 2 is accepted");
+    let idle = ask(address, "");
     server.signal(Signal::TERM);
-    let (status, _, errors) = server.end();
-    assert_eq!((status.code(), errors.as_str()), (Some(TERMINATED), ""));
+    assert_eq!(rest(idle), Vec::<String>::new());
+    assert_eq!(rest(working).last().map(String::as_str), Some("job 2: 25997"));
+    let (_, _, errors) = server.end();
+    assert_eq!(errors, "");
 }
 
 /// Two jobs run at a time, the next hundred wait, and more are refused. The jobs of a client that

@@ -15,6 +15,7 @@ use crate::common::certificates::{Authority, Folder};
 use crate::common::programs::python_with;
 use crate::common::*;
 use crate::running::{Running, executable};
+use crate::twisted_programs::{has_twisted, twisted_program};
 use ropewalk::deferred::TimedOut;
 use ropewalk::endpoints::client_from_string;
 use ropewalk::testing::{MemoryReactor, assert_no_result, failure_result_of};
@@ -172,6 +173,31 @@ fn a_refusal_says_why() {
     // The next mail is the first one that the server prints.
     assert_eq!(submit(TRUSTED, "them@example.net"), "");
     assert_eq!(printed(&server).1, b"hello\r\n");
+}
+
+/// The program on Twisted does the same.
+#[test]
+fn twisteds_program_sends_mail_too() {
+    own_process!();
+    if !has_twisted("service_identity, twisted.internet.ssl") {
+        return;
+    }
+    let files = Files::new();
+    let Some((server, address)) = files.serve(&["login"]) else { return };
+    let mut command = twisted_program("submit");
+    command.env("SUBMIT_LOGIN", "me:se:cret");
+    assert_eq!(files.submit(&mut command, TRUSTED, address, &["you@example.com", "them@example.net"], ".a\n\nb"), "");
+    let (envelope, bytes) = printed(&server);
+    assert_eq!(envelope, "mail me@example.org you@example.com them@example.net");
+    assert_eq!(bytes, b".a\r\n\r\nb\r\n");
+    let submit = |trusted, address| {
+        files.submit(&mut twisted_program("submit"), trusted, address, &["you@example.com"], "hello")
+    };
+    let name = submit(["ca.pem", "mail.example.org"], address);
+    assert!(name.contains("VerificationError"), "{name}");
+    let slipped = [&b"220 hi\r\n"[..], b"250 STARTTLS\r\n", b"220 go ahead\r\n250 slipped in\r\n"];
+    let slipped = submit(TRUSTED, misbehaving(slipped.map(<[u8]>::to_vec).to_vec()));
+    assert!(slipped.contains("the server sent text behind its reply to STARTTLS"), "{slipped}");
 }
 
 /// A server that gives these answers: the greeting, and one for each line.

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use crate::common::certificates::{Authority, Folder};
 use crate::common::programs::{has, run_program};
 use crate::common::*;
-use crate::running::{Running, TERMINATED};
+use crate::running::{Running, TERMINATED, executable};
+use crate::twisted_programs::{has_twisted, twisted_program};
 use ropewalk::haproxy::{ProxyHeaderReader, ProxyVersion};
 use rustix::process::Signal;
 
@@ -23,21 +24,26 @@ struct Proxy {
 
 impl Proxy {
     fn start(server: SocketAddr, more: &[&str]) -> Self {
+        let from = "tcp:0:interface=127.0.0.1:idleTimeout=60";
+        Self::of(Command::new(executable("tls_proxy")), "live", &[&[from, &*format!("tcp:{server}")], more].concat())
+    }
+
+    /// Starts a program with the certificates at this place.
+    fn of(mut command: Command, place: &str, arguments: &[&str]) -> Self {
         let (authority, folder) = (Authority::new(), Folder::new());
         folder.put("ca/ca.pem", &authority.pem());
-        let certificates = Self::certify(&folder, &authority, "localhost");
-        let (from, to) = ("tcp:0:interface=127.0.0.1:idleTimeout=60", format!("tcp:{server}"));
-        let running = Running::start("tls_proxy", &[&[&*certificates, from, &to], more].concat());
+        Self::certify(&folder, &authority, "localhost");
+        command.arg(folder.at(place)).args(arguments);
+        let running = Running::of(command, Stdio::null());
         let line = running.line();
         let address = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
         Self { running, address, authority, folder }
     }
 
-    /// Writes a certificate for this name. Returns the folder.
-    fn certify(folder: &Folder, authority: &Authority, name: &str) -> String {
+    /// Writes a certificate for this name.
+    fn certify(folder: &Folder, authority: &Authority, name: &str) {
         let issued = authority.issue(&[name]);
         folder.put("live/server.pem", &[issued.certificate, issued.key].concat());
-        folder.at("live")
     }
 
     /// Asks by curl for this server's name.
@@ -117,6 +123,26 @@ fn the_clients_address_arrives() {
     let (status, _, errors) = proxy.running.end();
     assert_eq!(status.code(), Some(TERMINATED), "{errors}");
     assert!(errors.contains("the old certificates stay: "), "{errors}");
+}
+
+/// The program on Twisted does the same.
+#[test]
+fn twisteds_program_passes_the_address_on_too() {
+    own_process!();
+    if !has_twisted("service_identity, twisted.internet.ssl") || !has("curl") {
+        return;
+    }
+    let (server, serving) = mirror(2);
+    let to = format!("tcp:127.0.0.1:{}", server.port());
+    let proxy = Proxy::of(twisted_program("tls_proxy"), "live/server.pem", &["tcp:0:interface=127.0.0.1", &to]);
+    answered(&proxy.curl("localhost"));
+    Proxy::certify(&proxy.folder, &proxy.authority, "renewed.example");
+    proxy.running.signal(Signal::HUP);
+    assert_eq!(proxy.running.line(), "the certificates were read again");
+    answered(&proxy.curl("renewed.example"));
+    serving.join().unwrap();
+    proxy.running.signal(Signal::TERM);
+    assert_eq!(proxy.running.end().2, "");
 }
 
 /// nginx behind the proxy logs the client's address.
