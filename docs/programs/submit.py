@@ -34,8 +34,8 @@ class Smtp(LineReceiver):
         if line[3:4] == b"-":
             self.reply += " / "
         else:
-            self.replies.put(self.reply)
-            self.reply = ""
+            reply, self.reply = self.reply, ""
+            self.replies.put(reply)
 
     def lineLengthExceeded(self, line):
         raise ValueError(f"the server sent a line of more than {self.MAX_LENGTH} bytes")

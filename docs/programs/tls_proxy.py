@@ -11,13 +11,16 @@ import socket
 import struct
 import sys
 
+from OpenSSL import SSL
 from twisted.application.internet import StreamServerEndpointService
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, connectProtocol, serverFromString, wrapServerTLS
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python import log
+from zope.interface import implementer
 
 DRAIN = 10
 
@@ -35,15 +38,17 @@ class Side(Protocol):
     other = None
 
     def dataReceived(self, data):
-        self.other.transport.write(data)
+        if self.other is not None:
+            self.other.transport.write(data)
 
     def connectionLost(self, reason):
         if self.other is not None:
-            self.other.transport.unregisterProducer()
+            other, self.other.other = self.other, None
+            other.transport.unregisterProducer()
             if reason.check(ConnectionDone):
-                self.other.transport.loseConnection()
+                other.transport.loseConnection()
             else:
-                self.other.transport.abortConnection()
+                other.transport.abortConnection()
 
 
 class Inward(Side):
@@ -89,6 +94,7 @@ class Forwarding(Factory):
         return super().buildProtocol(address) if len(self.clients) < self.most else None
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """The context of new connections, which SIGHUP reads again."""
 
@@ -107,8 +113,8 @@ class Certificates:
         except Exception as error:
             print(f"the old certificates stay: {error}", file=sys.stderr)
 
-    def getContext(self):
-        return self.options.getContext()
+    def serverConnectionForTLS(self, protocol):
+        return SSL.Connection(self.options.getContext(), None)
 
 
 class DrainingService(StreamServerEndpointService):
