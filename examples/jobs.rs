@@ -92,8 +92,12 @@ impl Client {
         let (remote, still_wanted) = (client.remote(), Arc::downgrade(&wanted));
         let progress = move |percent| {
             let line = format!("job {number}: {percent}%");
+            let say = |client: &mut Self, transport: &Transport, line: String| {
+                client.lines.send_line(transport, line.as_bytes());
+                Ok(())
+            };
             // A client that is gone needs no progress.
-            remote.send(line, |client, transport, line| Ok(client.lines.send_line(transport, line.as_bytes())), drop);
+            remote.send(line, say, drop);
         };
         let counted =
             self.jobs.pool.defer_to_thread(move || count_primes(limit, || still_wanted.strong_count() > 0, progress));
@@ -134,16 +138,16 @@ impl LineProtocol for Client {
     fn line_received(&mut self, transport: &Transport, line: &[u8]) -> Result<()> {
         let line = String::from_utf8_lossy(line);
         let limit = line.trim().strip_prefix("primes ").map(|limit| limit.parse().unwrap_or(u32::MAX));
-        let refusal = match (line.trim(), limit) {
-            ("status", _) => self.jobs.status(),
-            ("quit", _) => return Ok(self.finish(transport)),
-            (_, None) => "commands: primes LIMIT, status, quit".to_owned(),
-            (_, Some(limit)) if limit > LARGEST_LIMIT => format!("a limit is a number up to {LARGEST_LIMIT}"),
-            _ if self.is_last => "this connection takes no more jobs".to_owned(),
-            _ if self.jobs.pool.statistics().queued >= MOST_WAITING => "too many jobs wait; try again".to_owned(),
-            (_, Some(limit)) => return Ok(self.begin(transport, limit)),
-        };
-        self.lines.send_line(transport, refusal.as_bytes());
+        let say = |text: &str| self.lines.send_line(transport, text.as_bytes());
+        match (line.trim(), limit) {
+            ("status", _) => say(&self.jobs.status()),
+            ("quit", _) => self.finish(transport),
+            (_, None) => say("commands: primes LIMIT, status, quit"),
+            (_, Some(limit)) if limit > LARGEST_LIMIT => say(&format!("a limit is a number up to {LARGEST_LIMIT}")),
+            _ if self.is_last => say("this connection takes no more jobs"),
+            _ if self.jobs.pool.statistics().queued >= MOST_WAITING => say("too many jobs wait; try again"),
+            (_, Some(limit)) => self.begin(transport, limit),
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Futures that end with a connection: [`Spawner::spawn_for`].
+//! [`BoundFutures`]: futures that end with a connection, from [`Spawner::spawn_for`].
 //!
 //! The joint of a connection keeps their cancellers. When the connection is lost, it calls them
 //! before the last call of the protocol. A connection may be discarded in the middle of a callback,
@@ -7,95 +7,10 @@
 //! would grow.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::task::Poll;
 
-use super::connection::joint;
-use crate::deferred::{Cancelled, Canceller, Deferred, Outcome, Spawner};
-use crate::failure::drop_guarded;
-use crate::transport::Transport;
-
-impl Spawner {
-    /// Runs a future as [`spawn`](Self::spawn) does, until the connection of `transport` is lost
-    /// (Twisted: a Deferred that `connectionLost` cancels).
-    ///
-    /// Then the future is dropped, which cancels the Deferred that it awaits, and the returned
-    /// Deferred fails with [`Cancelled`]. This comes right before
-    /// [`connection_lost`](crate::Protocol::connection_lost), so that no future of the protocol is
-    /// left in its last call. Handles of the connection return
-    /// [`Unavailable::Gone`](crate::error::Unavailable::Gone) by then. If the connection is
-    /// [discarded](Transport::discard), it comes in the next turn. A connection that is closing,
-    /// and not lost yet, keeps its futures.
-    ///
-    /// Several futures end in the order in which they were spawned. For a connection that is over,
-    /// the future is dropped without a poll.
-    ///
-    /// Any other failure of the future reaches the returned Deferred, and does not end the
-    /// connection. For that, call [`abort_connection`](Transport::abort_connection) in an errback.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use ropewalk::deferred::{Cancelled, Spawner};
-    /// use ropewalk::task::defer_later;
-    /// use ropewalk::{Protocol, Result, Transport};
-    ///
-    /// /// Says that it is still there, each second.
-    /// struct Talkative { spawner: Spawner }
-    ///
-    /// impl Protocol for Talkative {
-    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-    ///         let talking = self.spawner.spawn_for(transport, talk(transport.clone()));
-    ///         // The end of the connection cancels it. Any other failure is a line in the log.
-    ///         talking.add_errback(|failure| failure.trap::<Cancelled>().map(drop)).or_log("talking");
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// async fn talk(transport: Transport) -> Result<()> {
-    ///     loop {
-    ///         defer_later(&transport.timers(), Duration::from_secs(1), || Ok(())).await?;
-    ///         transport.write(b"still there\n");
-    ///     }
-    /// }
-    /// # use ropewalk::testing::MemoryReactor;
-    /// # fn main() -> Result<()> {
-    /// # let memory = MemoryReactor::new();
-    /// # let spawner = memory.reactor().spawner().clone();
-    /// # let factory = ropewalk::for_protocol(move |_| Talkative { spawner: spawner.clone() });
-    /// # memory.reactor().listen_tcp("0.0.0.0:7000".parse()?, &ropewalk::ListenOptions::new(), factory)?;
-    /// # let peer = memory.connect(7000)?;
-    /// # memory.advance(Duration::from_secs(1))?;
-    /// # assert_eq!(peer.read(), b"still there\n");
-    /// # peer.close();
-    /// # memory.settle()?;
-    /// # assert!(memory.reactor().spawner().is_empty());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn spawn_for<F>(&self, transport: &Transport, future: F) -> Deferred<<F::Output as Outcome>::Output>
-    where
-        F: Future + 'static,
-        F::Output: Outcome + 'static,
-    {
-        let Some(joint) = joint(transport).filter(|_| !transport.is_disconnected()) else {
-            drop_guarded("a future", future);
-            return Deferred::fail(Cancelled);
-        };
-        let spawned = self.spawn(future);
-        if transport.is_disconnected() {
-            // Its first poll discarded the connection.
-            spawned.cancel();
-        } else if !spawned.is_called() {
-            joint.bind(self, spawned.canceller());
-        }
-        spawned
-    }
-}
+use crate::deferred::{Canceller, Spawner};
 
 /// The futures that are bound to one connection.
 #[derive(Default)]
