@@ -139,9 +139,7 @@ impl Dialogue {
         self.smtp.transport().write(stuffed(mail).as_bytes());
         self.replied("the mail", '2').await?;
         // The server has the mail: a failure from here on is no reason to send it again.
-        if let Err(failure) = self.ask("QUIT", "", '2').await {
-            eprintln!("the mail is sent. No goodbye: {failure}");
-        }
+        self.ask("QUIT", "", '2').await.unwrap_or_else(|failure| eprintln!("the mail is sent. No goodbye: {failure}"));
         Ok(())
     }
 }
