@@ -109,14 +109,14 @@ fn twisteds_program_answers_jobs_too() {
     if !has_twisted("twisted.application.internet") {
         return;
     }
-    let (server, address) = serve(twisted_program("jobs"), "30");
+    let (server, address) = serve(twisted_program("jobs"), "60");
     answers_jobs(address);
-    let mut working = ask(address, "primes 300000\n");
+    let mut working = ask(address, "primes 100000\n");
     assert_eq!(line(&mut working), "job 2 is accepted");
     let idle = ask(address, "");
     server.signal(Signal::TERM);
     assert_eq!(rest(idle), Vec::<String>::new());
-    assert_eq!(rest(working).last().map(String::as_str), Some("job 2: 25997"));
+    assert_eq!(rest(working).last().map(String::as_str), Some("job 2: 9592"));
     let (_, _, errors) = server.end();
     assert_eq!(errors, "");
 }
@@ -151,7 +151,7 @@ fn jobs_wait_for_a_thread_and_end_with_their_client() {
 #[test]
 fn a_stop_lets_answers_out() {
     own_process!();
-    let (server, address) = service("30");
+    let (server, address) = service("60");
     let idle = ask(address, "");
     let mut working = ask(address, "primes 500000\n");
     assert_eq!(line(&mut working), "job 1 is accepted");
