@@ -8,13 +8,17 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::mem::ManuallyDrop;
 use std::task::Poll;
 
 use crate::deferred::{Canceller, Spawner};
 
 /// The futures that are bound to one connection.
+///
+/// Few connections have any, so the type has no drop glue, which would cost each of them 35
+/// instructions. Its owner calls [`clear`](Self::clear).
 #[derive(Default)]
-pub(super) struct BoundFutures(Cell<Option<Box<BoundList>>>);
+pub(super) struct BoundFutures(ManuallyDrop<Cell<Option<Box<BoundList>>>>);
 
 struct BoundList {
     spawner: Spawner,
@@ -40,7 +44,15 @@ impl BoundFutures {
     #[inline(always)]
     pub(super) fn cancel(&self) {
         if let Some(list) = self.0.take() {
-            list.cancel();
+            list.cancel_now();
+        }
+    }
+
+    /// Lets the futures go on without the connection, and frees the list.
+    #[inline(always)]
+    pub(super) fn clear(&self) {
+        if let Some(list) = self.0.take() {
+            list.free();
         }
     }
 
@@ -54,11 +66,19 @@ impl BoundFutures {
 }
 
 impl BoundList {
-    #[cold]
-    #[inline(never)]
     fn cancel(&self) {
         self.cancellers.iter().for_each(Canceller::cancel);
     }
+
+    #[cold]
+    #[inline(never)]
+    fn cancel_now(self: Box<Self>) {
+        self.cancel();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free(self: Box<Self>) {}
 
     #[cold]
     #[inline(never)]
