@@ -72,12 +72,14 @@ impl BoundList {
 
     #[cold]
     #[inline(never)]
+    #[expect(clippy::boxed_local, reason = "the drop of the box is out of line, too")]
     fn cancel_now(self: Box<Self>) {
         self.cancel();
     }
 
     #[cold]
     #[inline(never)]
+    #[expect(clippy::boxed_local, reason = "the drop of the box is out of line, too")]
     fn free(self: Box<Self>) {}
 
     #[cold]
