@@ -63,7 +63,7 @@ pub use self::list::{
 pub use self::lock::{DeferredLock, DeferredSemaphore, NoTokens, Permit};
 pub use self::outcome::{Outcome, OutcomeOf, Resolved};
 pub use self::promise::{Abandoned, AlreadyCalled, Promise};
-pub use self::queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub use self::queue::{DeferredQueue, PutError, QueueUnderflow};
 pub use self::spawn::Spawner;
 pub use self::timeout::TimedOut;
 use crate::failure::{Failure, Result, guarded, guarded_result};
@@ -425,6 +425,11 @@ impl<T> fmt::Debug for Deferred<T> {
 pub struct Canceller(Weak<dyn Head>);
 
 impl Canceller {
+    /// Returns `true` if there is nothing left to cancel.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
     /// Cancels as [`Deferred::cancel`] does. Does nothing if the Deferred is gone.
     pub fn cancel(&self) {
         if let Some(head) = self.0.upgrade() {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::{Cancelled, Deferred, Promise};
+use crate::failure::Failure;
 
 /// Hands out items in the order in which they were put, to waiters in the order in which they
 /// asked.
@@ -88,6 +89,17 @@ impl<T> WaitQueue<T> {
         });
         self.waiting.borrow_mut().push_back(Waiter { ticket, promise });
         item
+    }
+
+    /// Fails the waiters that no item is there for, in their order. Waiters with an item get it
+    /// after the callback that is under way.
+    pub(super) fn fail_waiters(&self, failure: &Failure) {
+        let served = self.items.borrow().len().min(self.waiting.borrow().len());
+        let failed = self.waiting.borrow_mut().split_off(served);
+        for waiter in failed {
+            // The callbacks of a waiter before it may have cancelled this one.
+            let _ = waiter.promise.errback(failure.clone());
+        }
     }
 
     fn leave(&self, ticket: u64) -> Option<Promise<T>> {

@@ -1,16 +1,17 @@
 //! Handles that reach a protocol from outside of its callbacks: from another connection, a timer,
-//! or a Deferred.
+//! or a Deferred. [`Spawner::spawn_for`] binds a future to a connection.
 
 use std::any::{Any, TypeId};
 use std::fmt;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
 use super::Protocol;
 use super::joint::{ErasedJoint, Joint};
-use crate::deferred::{Deferred, Outcome, Promise, maybe_deferred};
+use crate::deferred::{Cancelled, Deferred, Outcome, Promise, Spawner, maybe_deferred};
 use crate::error::Unavailable;
-use crate::failure::Result;
+use crate::failure::{Result, drop_guarded};
 use crate::transport::Transport;
 
 /// A protocol of type `P` and its transport (Twisted: the protocol instance, reached through
@@ -246,6 +247,88 @@ impl<T> Deferred<T> {
                 (Err(unavailable), Ok(_)) => Deferred::fail(unavailable),
             })
         })
+    }
+}
+
+impl Spawner {
+    /// Runs a future as [`spawn`](Self::spawn) does, until the connection of `transport` is lost
+    /// (Twisted: a Deferred that `connectionLost` cancels).
+    ///
+    /// Then the future is dropped, which cancels the Deferred that it awaits, and the returned
+    /// Deferred fails with [`Cancelled`]. This comes right before
+    /// [`connection_lost`](crate::Protocol::connection_lost), so that no future of the protocol is
+    /// left in its last call. Handles of the connection return
+    /// [`Unavailable::Gone`](crate::error::Unavailable::Gone) by then. If the connection is
+    /// [discarded](Transport::discard), it comes in the next turn. A connection that is closing,
+    /// and not lost yet, keeps its futures.
+    ///
+    /// Several futures end in the order in which they were spawned. For a connection that is over,
+    /// the future is dropped without a poll.
+    ///
+    /// Any other failure of the future reaches the returned Deferred, and does not end the
+    /// connection. For that, call [`abort_connection`](Transport::abort_connection) in an errback.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::deferred::{Cancelled, Spawner};
+    /// use ropewalk::task::defer_later;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Says that it is still there, each second.
+    /// struct Talkative { spawner: Spawner }
+    ///
+    /// impl Protocol for Talkative {
+    ///     fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+    ///         let talking = self.spawner.spawn_for(transport, talk(transport.clone()));
+    ///         // The end of the connection cancels it. Any other failure is a line in the log.
+    ///         talking.add_errback(|failure| failure.trap::<Cancelled>().map(drop)).or_log("talking");
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(&mut self, _transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// async fn talk(transport: Transport) -> Result<()> {
+    ///     loop {
+    ///         defer_later(&transport.timers(), Duration::from_secs(1), || Ok(())).await?;
+    ///         transport.write(b"still there\n");
+    ///     }
+    /// }
+    /// # use ropewalk::testing::MemoryReactor;
+    /// # fn main() -> Result<()> {
+    /// # let memory = MemoryReactor::new();
+    /// # let spawner = memory.reactor().spawner().clone();
+    /// # let factory = ropewalk::for_protocol(move |_| Talkative { spawner: spawner.clone() });
+    /// # memory.reactor().listen_tcp("0.0.0.0:7000".parse()?, &ropewalk::ListenOptions::new(), factory)?;
+    /// # let peer = memory.connect(7000)?;
+    /// # memory.advance(Duration::from_secs(1))?;
+    /// # assert_eq!(peer.read(), b"still there\n");
+    /// # peer.close();
+    /// # memory.settle()?;
+    /// # assert!(memory.reactor().spawner().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn_for<F>(&self, transport: &Transport, future: F) -> Deferred<<F::Output as Outcome>::Output>
+    where
+        F: Future + 'static,
+        F::Output: Outcome + 'static,
+    {
+        let Some(joint) = joint(transport).filter(|_| !transport.is_disconnected()) else {
+            drop_guarded("a future", future);
+            return Deferred::fail(Cancelled);
+        };
+        let spawned = self.spawn(future);
+        if transport.is_disconnected() {
+            // Its first poll discarded the connection.
+            spawned.cancel();
+        } else if !spawned.is_called() {
+            joint.bind(self, spawned.canceller());
+        }
+        spawned
     }
 }
 

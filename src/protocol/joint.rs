@@ -19,6 +19,8 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::Protocol;
+use super::bound::BoundFutures;
+use crate::deferred::{Canceller, Spawner};
 use crate::error::{ConnectionClosed, Unavailable};
 use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
@@ -57,6 +59,8 @@ pub(crate) trait ErasedJoint {
     fn protocol_type(&self) -> TypeId;
     /// Returns the name of that type.
     fn protocol_name(&self) -> &'static str;
+    /// Binds a future to the connection: it is cancelled before the last call of the protocol.
+    fn bind(&self, spawner: &Spawner, canceller: Canceller);
     /// Returns `true` while a call of the protocol is on the stack.
     fn is_busy(&self) -> bool;
     /// Calls `call` with the protocol.
@@ -73,19 +77,21 @@ pub(crate) type RemoteCallback<'a> = dyn FnMut(&mut dyn Protocol, &Transport) ->
 pub(crate) struct Joint<P> {
     transport: Transport,
     protocol: RefCell<Option<P>>,
+    bound: BoundFutures,
 }
 
 impl<P> Drop for Joint<P> {
     /// A protocol is left only if its connection was never made.
     fn drop(&mut self) {
         drop_guarded("a protocol", self.protocol.get_mut().take());
+        self.bound.clear();
     }
 }
 
 impl<P: Protocol> Joint<P> {
     pub(crate) fn new(protocol: P, transport: Transport) -> Self {
         transport.stream().set_half_close(protocol.half_close());
-        Self { transport, protocol: RefCell::new(Some(protocol)) }
+        Self { transport, protocol: RefCell::new(Some(protocol)), bound: BoundFutures::default() }
     }
 
     /// Calls the protocol, unless `connection_lost` has taken it. A failure closes the connection.
@@ -302,6 +308,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         }
         let waiter = self.transport.stream().take_drain_waiter();
         self.wake(waiter);
+        self.bound.cancel();
         let protocol = self.protocol.borrow_mut().take();
         let Some(mut protocol) = protocol else { return };
         let lose = || guarded(|| protocol.connection_lost(&self.transport, reason));
@@ -319,6 +326,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         let (waiter, rest) = self.transport.stream().discard();
         drop_guarded("a producer or a layer", rest);
         self.wake(waiter);
+        self.bound.cancel_later();
         if self.is_busy() {
             // The call under way makes the waiting calls as soon as it has returned.
             let joint = Rc::clone(&self);
@@ -334,6 +342,10 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
 
     fn protocol_name(&self) -> &'static str {
         P::protocol_name()
+    }
+
+    fn bind(&self, spawner: &Spawner, canceller: Canceller) {
+        self.bound.add(spawner, canceller);
     }
 
     fn is_busy(&self) -> bool {

@@ -4,6 +4,7 @@
 //!
 //! A protocol never touches the network: it gets bytes and a [`Transport`].
 
+mod bound;
 mod connection;
 mod connections;
 mod factory;

@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::joint::RemoteCallback;
 use super::{BoxedFactory, ErasedJoint, FactoryGuard, Protocol};
 use crate::address::AddressPair;
+use crate::deferred::{Canceller, Spawner};
 use crate::error::Unavailable;
 use crate::failure::{Failure, Panicked, Result, drop_guarded};
 use crate::log::error;
@@ -289,6 +290,13 @@ impl ErasedJoint for PreambleJoint {
 
     fn protocol_type(&self) -> TypeId {
         self.built.get().map_or(TypeId::of::<Self>(), |joint| joint.protocol_type())
+    }
+
+    /// No program has a handle before the protocol is built.
+    fn bind(&self, spawner: &Spawner, canceller: Canceller) {
+        if let Some(joint) = self.built.get() {
+            joint.bind(spawner, canceller);
+        }
     }
 
     fn is_busy(&self) -> bool {

@@ -10,7 +10,8 @@
 //! | can't be made | is closed, with the reason why |
 //!
 //! Until the outward connection is made, the inward one is paused. At most one received chunk is
-//! held meanwhile. The system's buffers hold the rest, until the peer has to wait.
+//! held meanwhile. The system's buffers hold the rest, until the peer has to wait. On a port with
+//! TLS, the outward connection begins when the handshake is complete.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -276,17 +277,9 @@ impl ForwardServer {
     pub fn outward(&self) -> Option<Transport> {
         self.link.outward.borrow().clone()
     }
-}
 
-impl Protocol for ForwardServer {
-    fn half_close(&self) -> bool {
-        true
-    }
-
-    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
-        // Nothing is read until the other side can take it.
-        transport.pause_producing();
-        self.link.inward.replace(Some(transport.clone()));
+    /// Begins the outward connection.
+    fn connect(&mut self, transport: &Transport) -> Result<()> {
         let endpoint = (self.target)(transport)?;
         let (front, counters) = (transport.clone(), self.link.counters.clone());
         let connecting = connect_protocol(&*endpoint, ForwardClient { link: Rc::clone(&self.link) });
@@ -299,6 +292,24 @@ impl Protocol for ForwardServer {
             }
         }));
         Ok(())
+    }
+}
+
+impl Protocol for ForwardServer {
+    fn half_close(&self) -> bool {
+        true
+    }
+
+    fn connection_made(&mut self, transport: &Transport) -> Result<()> {
+        // Nothing is read until the other side can take it.
+        transport.pause_producing();
+        self.link.inward.replace(Some(transport.clone()));
+        // A client that fails its handshake does not reach the target.
+        if transport.levels() > 0 { Ok(()) } else { self.connect(transport) }
+    }
+
+    fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {
+        if self.connecting.is_none() { self.connect(transport) } else { Ok(()) }
     }
 
     fn data_received(&mut self, _transport: &Transport, data: &[u8]) -> Result<()> {

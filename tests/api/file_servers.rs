@@ -66,7 +66,7 @@ impl Folder {
     /// Starts the example, and the program on Twisted if Python has it, as servers of this folder.
     pub(crate) fn servers(&self, name: &str, arguments: &[&str]) -> Vec<Server> {
         let mut servers = vec![self.example(name, arguments)];
-        if has_twisted() {
+        if has_twisted("twisted") {
             let mut command = Command::new("python3");
             command.arg(format!("{}/docs/programs/{name}.py", env!("CARGO_MANIFEST_DIR")));
             command.arg(self.path("served")).args(arguments);

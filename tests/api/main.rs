@@ -14,6 +14,7 @@ mod failing_drops;
 mod file_servers;
 mod files_example;
 mod guide;
+mod jobs_example;
 mod logs;
 mod open_connections;
 mod reaching;
@@ -22,7 +23,11 @@ mod running;
 mod simulated_example;
 mod standard_io_example;
 mod static_http_example;
+#[cfg(feature = "tls")]
+mod submit_example;
 mod supervisor_example;
+#[cfg(feature = "tls")]
+mod tls_proxy_example;
 mod tutorial;
 mod tutorial_chat;
 mod twisted_programs;

@@ -10,13 +10,31 @@ use super::guide::{blocks, read};
 use super::running::Running;
 use crate::common::*;
 
+/// Returns `true` if Python has these modules of Twisted.
+pub(crate) fn has_twisted(modules: &str) -> bool {
+    let mut import = Command::new("python3");
+    import.args(["-c", &format!("import {modules}")]).stderr(Stdio::null());
+    let has = import.status().is_ok_and(|status| status.success());
+    if !has {
+        println!("skipped: python3 has no {modules}");
+    }
+    has
+}
+
+/// Returns the command that runs a program of `docs/programs`.
+pub(crate) fn twisted_program(name: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-W", "ignore"]).arg(format!("{}/docs/programs/{name}.py", env!("CARGO_MANIFEST_DIR")));
+    command
+}
+
 /// A file with the program in Python below this heading, with its endpoint replaced.
 struct Program(PathBuf);
 
 impl Program {
     /// Returns `None` if Python or Twisted is missing.
     fn below(heading: &str, endpoint: &str, replacement: &str) -> Option<Self> {
-        if !has_twisted() {
+        if !has_twisted("twisted") {
             return None;
         }
         let page = read("docs/guide/src/from-twisted/programs.md");
@@ -53,16 +71,6 @@ impl Drop for Program {
         // A file that is gone already leaves nothing behind.
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-/// Returns `true` if Python has Twisted. Otherwise the message says that a part is skipped.
-pub(crate) fn has_twisted() -> bool {
-    let imported = Command::new("python3").args(["-c", "import twisted"]).stderr(Stdio::null()).status();
-    let has_twisted = imported.is_ok_and(|status| status.success());
-    if !has_twisted {
-        println!("skipped: python3 has no Twisted");
-    }
-    has_twisted
 }
 
 const INHERITED: &str = "systemd:domain=INET:index=0";

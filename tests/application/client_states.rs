@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::common::logs::logged;
 use ropewalk::application::{Backoff, ClientService, ClientState, Service};
 use ropewalk::deferred::{Cancelled, Promise, unhandled};
 use ropewalk::endpoints::TcpClientEndpoint;
@@ -441,4 +442,40 @@ fn delays_grow_as_twisteds_and_jitter_follows_the_seed() {
     }
     assert_eq!(plain.clone().factor(1.0).delay(7), Duration::from_secs(1));
     assert_eq!(plain.jitter(Duration::MAX).max_delay(Duration::MAX).factor(1e300).delay(9).max(DELAY), Duration::MAX);
+}
+
+/// The first failed attempt in a row is a warning, with its endpoint and its cause. The others are
+/// not. A connection, and a start, begin a new row.
+#[test]
+fn the_first_failure_in_a_row_is_a_warning() {
+    let stage = Stage::new(DELAY);
+    let warned = |expected: &[&str], act: &dyn Fn()| {
+        let ((), lines) = logged(act);
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, cause) in lines.iter().zip(expected) {
+            assert!(line.contains("an attempt of a client service failed"), "{line}");
+            assert!(line.contains("198.51.100.7") && line.contains(cause), "{line}");
+        }
+    };
+    let again = || stage.memory.advance(DELAY * 10).unwrap();
+    stage.start();
+    warned(&["refused"], &|| stage.refuse());
+    again();
+    warned(&[], &|| stage.refuse());
+    again();
+    stage.accept();
+    warned(&[], &|| stage.prepared(Err("wrong password".into())));
+    again();
+    stage.accept();
+    stage.prepared(Ok(()));
+    // A connection that was lost is no failed attempt.
+    warned(&[], &|| {
+        stage.peer.take().unwrap().close();
+        stage.settle();
+    });
+    again();
+    warned(&["refused"], &|| stage.refuse());
+    success_result_of(&mut stage.service.stop_service());
+    stage.start();
+    warned(&["refused"], &|| stage.refuse());
 }

@@ -18,6 +18,22 @@ pub fn has(program: &str) -> bool {
     found
 }
 
+/// Returns a Python that has this module: that of the environment variable `PYTHON`, the first of
+/// the path, or the system's.
+pub fn python_with(module: &str) -> Option<String> {
+    let named = std::env::var("PYTHON").ok();
+    let python = named.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned)).find(|python| {
+        let mut import = Command::new(python);
+        import.args(["-c", &format!("import {module}")]).stdout(Stdio::null()).stderr(Stdio::null());
+        import.status().is_ok_and(|status| status.success())
+    });
+    assert!(python.is_some() || std::env::var_os("CI").is_none(), "no Python has {module}");
+    if python.is_none() {
+        println!("skipped: no Python has {module}");
+    }
+    python
+}
+
 /// Runs a program with a time limit, in a thread. Its standard input is `input`.
 pub fn run_program(command: &[&str], input: &'static [u8]) -> JoinHandle<Output> {
     let mut child = spawn(command);

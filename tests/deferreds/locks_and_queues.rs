@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ropewalk::deferred::{
-    Cancelled, DeferredLock, DeferredQueue, DeferredSemaphore, NoTokens, Permit, Promise, QueueUnderflow,
+    Cancelled, DeferredLock, DeferredQueue, DeferredSemaphore, NoTokens, Permit, Promise, PutError, QueueUnderflow,
 };
 use ropewalk::failure::Panicked;
 use ropewalk::{Deferred, Failure, Result};
@@ -186,7 +186,9 @@ fn a_queue_keeps_order_on_both_sides() {
 fn a_queue_has_limits() {
     let queue = DeferredQueue::with_limits(Some(1), Some(1));
     queue.put("kept").unwrap();
-    assert_eq!(queue.put("too many").unwrap_err().0, "too many");
+    let refused = queue.put("too many").unwrap_err();
+    assert!(matches!(refused, PutError::Full("too many")), "{refused:?}");
+    assert_eq!((refused.to_string().as_str(), refused.into_inner()), ("the queue is full", "too many"));
     assert_eq!(value(&mut queue.get()), "kept");
     let mut waits = queue.get();
     assert!(fails(queue.get()).check::<QueueUnderflow>().is_some());
@@ -245,4 +247,79 @@ fn a_queue_that_goes_abandons_who_waits() {
     let waits = queue.get();
     drop(queue);
     assert!(fails(waits).check::<ropewalk::deferred::Abandoned>().is_some());
+}
+
+/// Closing a queue fails the Deferreds that wait, in their order. Stored values are still handed
+/// out, later gets fail with the first failure, and puts give the value back.
+#[test]
+fn a_closed_queue_ends_both_sides() {
+    let queue = DeferredQueue::with_limits(None, Some(2));
+    let order: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let waits: Vec<_> = (0..2)
+        .map(|n| {
+            let order = Rc::clone(&order);
+            queue.get().add_both(move |result: Result<u32>| {
+                order.borrow_mut().push(n);
+                result
+            })
+        })
+        .collect();
+    assert!(!queue.is_closed());
+    assert!(queue.clone().close("over"));
+    assert!(queue.is_closed() && queue.waiting() == 0);
+    assert_eq!(*order.borrow(), [0, 1]);
+    for waiting in waits {
+        assert_eq!(fails(waiting).to_string(), "over");
+    }
+    assert!(!queue.close("over once more"));
+    assert_eq!(fails(queue.get()).to_string(), "over");
+    let refused = queue.put(7).unwrap_err();
+    assert!(matches!(refused, PutError::Closed(7)), "{refused:?}");
+    assert_eq!(refused.to_string(), "the queue is closed");
+
+    let filled = DeferredQueue::with_limits(Some(2), Some(0));
+    filled.put(1).unwrap();
+    filled.put(2).unwrap();
+    filled.close("over");
+    assert!(matches!(filled.put(3), Err(PutError::Closed(3))), "closed comes before full");
+    assert_eq!((filled.len(), value(&mut filled.get()), value(&mut filled.get())), (2, 1, 2));
+    assert_eq!(fails(filled.get()).to_string(), "over");
+}
+
+/// A queue that is closed from inside of a get's callback keeps what was put before for those that
+/// it belongs to. A waiter that another one cancels meanwhile fails once.
+#[test]
+fn a_queue_is_closed_from_inside() {
+    let queue = DeferredQueue::new();
+    let inner = queue.clone();
+    let mut first = queue.get().add_callback(move |n: u32| {
+        inner.put(n + 1).unwrap();
+        assert!(inner.close("over"));
+        Ok(n)
+    });
+    let mut second = queue.get();
+    let last: Rc<RefCell<Option<Deferred<u32>>>> = Rc::default();
+    let third = {
+        let last = Rc::clone(&last);
+        queue.get().add_errback(move |failure| {
+            last.borrow().as_ref().expect("it waits").cancel();
+            Err(failure)
+        })
+    };
+    last.replace(Some(queue.get()));
+    queue.put(1).unwrap();
+    assert_eq!((value(&mut first), value(&mut second)), (1, 2));
+    assert_eq!(fails(third).to_string(), "over");
+    let last = last.take().expect("it was kept");
+    assert!(fails(last).check::<Cancelled>().is_some());
+}
+
+/// A reader that asks again gets the failure from its next get too, without a nested call.
+#[test]
+fn a_reader_that_asks_again_is_told_again() {
+    let queue = DeferredQueue::<u32>::new();
+    let again = queue.clone();
+    let mut asked = queue.get().add_errback(move |_| again.get());
+    queue.close("over");
+    assert_eq!(asked.take_result().unwrap().unwrap_err().to_string(), "over");
 }

@@ -15,5 +15,6 @@ mod looping_call;
 mod looping_model;
 mod many_deferreds;
 mod spawn;
+mod spawn_for;
 mod timeouts;
 mod virtual_clock;

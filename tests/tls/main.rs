@@ -7,6 +7,7 @@ mod common;
 mod tls;
 mod tls_endpoints;
 mod tls_ends;
+mod tls_forward;
 mod tls_hostile;
 mod tls_interop;
 mod tls_memory;

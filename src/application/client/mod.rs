@@ -58,10 +58,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deferred fires when the connection is gone, at the latest after the
 /// [time limit](ClientServiceBuilder::stop_timeout).
 ///
-/// Failures go to the Deferreds of `when_connected` that have waited long enough, and to the log at
-/// DEBUG. Clones are handles to the same service. Dropping them changes nothing: a service that
-/// runs is kept by its timer, its attempt or its connection, until it is stopped or its reactor is
-/// closed.
+/// Failures go to the Deferreds of `when_connected` that have waited long enough, and to the log:
+/// the first failed attempt since the last start or connection at WARN, the others at DEBUG. Clones
+/// are handles to the same service. Dropping them changes nothing: a service that runs is kept by
+/// its timer, its attempt or its connection, until it is stopped or its reactor is closed.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -325,6 +325,7 @@ impl<P: Protocol> ClientServiceBuilder<P> {
             stop_timer: RefCell::default(),
             state: RefCell::new(Lifecycle::Initial),
             failures: Cell::new(0),
+            is_warned: Cell::new(false),
             connect_waiters: RefCell::default(),
             stop_waiters: RefCell::default(),
         }))
@@ -373,6 +374,8 @@ struct Client<P: Protocol> {
     stop_timer: RefCell<Option<DelayedCall>>,
     state: RefCell<Lifecycle<P>>,
     failures: Cell<u32>,
+    /// An attempt has failed, and was logged, since the last start or connection.
+    is_warned: Cell<bool>,
     connect_waiters: RefCell<Vec<ConnectWaiter<P>>>,
     stop_waiters: RefCell<Vec<Promise<()>>>,
 }
@@ -384,11 +387,16 @@ impl<P: Protocol> Client<P> {
             Lifecycle::Disconnecting(attempt) => Some(Rc::clone(attempt)),
             _ => return,
         };
-        self.failures.set(0);
+        self.forget_failures();
         match unfinished {
             Some(attempt) => drop(self.state.replace(Lifecycle::Restarting(attempt))),
             None => self.begin(),
         }
+    }
+
+    fn forget_failures(&self) {
+        self.failures.set(0);
+        self.is_warned.set(false);
     }
 
     #[track_caller]
@@ -507,7 +515,7 @@ impl<P: Protocol> Client<P> {
 
     /// Hands out a connection that is ready.
     fn connected(&self, attempt: &Rc<Attempt>, connection: Connection<P>) {
-        self.failures.set(0);
+        self.forget_failures();
         self.state.replace(Lifecycle::Connected(Rc::clone(attempt), connection.clone()));
         for waiter in self.connect_waiters.take() {
             // A waiter that was cancelled has fired.
@@ -576,9 +584,15 @@ impl<P: Protocol> Client<P> {
         self.state.replace(Lifecycle::Waiting(Some(timer)));
     }
 
-    /// Fails the waiters of `when_connected` that have waited for enough attempts.
+    /// Logs the failure of an attempt, and fails the waiters of `when_connected` that have waited
+    /// for enough attempts.
     fn tell_failure(&self, failure: &Failure) {
-        tracing::debug!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed");
+        if self.is_warned.replace(true) {
+            tracing::debug!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed again");
+        } else {
+            // One line for a server that is away, however often it is tried.
+            tracing::warn!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed");
+        }
         let is_done = |waiter: &mut ConnectWaiter<P>| match &mut waiter.failures_left {
             Some(0 | 1) => true,
             Some(left) => {
