@@ -6,9 +6,9 @@
 //! future that is done leaves a canceller without an effect, and the list is swept whenever it
 //! would grow.
 
-use std::cell::Cell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::task::Poll;
 
 use crate::deferred::{Canceller, Spawner};
@@ -16,80 +16,76 @@ use crate::deferred::{Canceller, Spawner};
 /// The futures that are bound to one connection.
 ///
 /// Few connections have any, so the type has no drop glue, which would cost each of them 35
-/// instructions. Its owner calls [`clear`](Self::clear).
+/// instructions. Its owner calls [`free`](Self::free).
 #[derive(Default)]
-pub(super) struct BoundFutures(ManuallyDrop<Cell<Option<Box<BoundList>>>>);
+pub(super) struct BoundFutures(ManuallyDrop<OnceCell<Box<BoundList>>>);
 
 struct BoundList {
+    /// Runs the future that cancels the others in the next turn.
     spawner: Spawner,
-    cancellers: Vec<Canceller>,
+    cancellers: RefCell<Vec<Canceller>>,
 }
 
 impl BoundFutures {
     /// Adds a future of `spawner` that is to be cancelled with the others.
     pub(super) fn add(&self, spawner: &Spawner, canceller: Canceller) {
-        let mut list = self.0.take().unwrap_or_else(|| {
-            let (spawner, cancellers) = (spawner.clone(), Vec::new());
-            Box::new(BoundList { spawner, cancellers })
-        });
-        if list.cancellers.len() == list.cancellers.capacity() {
+        let list =
+            self.0.get_or_init(|| Box::new(BoundList { spawner: spawner.clone(), cancellers: RefCell::default() }));
+        let mut cancellers = list.cancellers.borrow_mut();
+        if cancellers.len() == cancellers.capacity() {
             // Amortized: a list that is still full doubles its capacity.
-            list.cancellers.retain(|canceller| !canceller.is_gone());
+            cancellers.retain(|canceller| !canceller.is_gone());
         }
-        list.cancellers.push(canceller);
-        self.0.set(Some(list));
+        cancellers.push(canceller);
     }
 
     /// Cancels all futures, in the order in which they were added.
     #[inline(always)]
     pub(super) fn cancel(&self) {
-        if let Some(list) = self.0.take() {
-            list.cancel_now();
-        }
-    }
-
-    /// Lets the futures go on without the connection, and frees the list.
-    #[inline(always)]
-    pub(super) fn clear(&self) {
-        if let Some(list) = self.0.take() {
-            list.free();
+        if let Some(list) = self.0.get() {
+            list.cancel();
         }
     }
 
     /// Cancels all futures in the next turn.
     #[inline(always)]
     pub(super) fn cancel_later(&self) {
-        if let Some(list) = self.0.take() {
+        if let Some(list) = self.0.get() {
             list.cancel_later();
         }
+    }
+
+    /// Frees the list. Futures that are in it go on without the connection.
+    #[inline(always)]
+    pub(super) fn free(&mut self) {
+        if self.0.get().is_some() {
+            self.drop_list();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn drop_list(&mut self) {
+        drop(self.0.take());
     }
 }
 
 impl BoundList {
+    #[cold]
+    #[inline(never)]
     fn cancel(&self) {
-        self.cancellers.iter().for_each(Canceller::cancel);
+        // A canceller may run code of the program.
+        mem::take(&mut *self.cancellers.borrow_mut()).iter().for_each(Canceller::cancel);
     }
 
     #[cold]
     #[inline(never)]
-    #[expect(clippy::boxed_local, reason = "the drop of the box is out of line, too")]
-    fn cancel_now(self: Box<Self>) {
-        self.cancel();
-    }
-
-    #[cold]
-    #[inline(never)]
-    #[expect(clippy::boxed_local, reason = "the drop of the box is out of line, too")]
-    fn free(self: Box<Self>) {}
-
-    #[cold]
-    #[inline(never)]
-    fn cancel_later(self: Box<Self>) {
-        let spawner = self.spawner.clone();
+    fn cancel_later(&self) {
+        let cancellers = mem::take(&mut *self.cancellers.borrow_mut());
         let mut is_next_turn = false;
-        let cancelled = spawner.spawn(poll_fn(move |context| {
+        let cancelled = self.spawner.spawn(poll_fn(move |context| {
             if is_next_turn {
-                self.cancel();
+                cancellers.iter().for_each(Canceller::cancel);
                 return Poll::Ready(());
             }
             is_next_turn = true;
@@ -110,7 +106,7 @@ mod tests {
     /// are not done stay in it, in their order.
     #[test]
     fn the_list_is_swept() {
-        let (spawner, bound) = (Spawner::new(|| {}), BoundFutures::default());
+        let (spawner, mut bound) = (Spawner::new(|| {}), BoundFutures::default());
         let (first, first_end) = Promise::<()>::new();
         bound.add(&spawner, first_end.canceller());
         for _ in 0..10_000 {
@@ -120,11 +116,11 @@ mod tests {
         }
         let (last, last_end) = Promise::<()>::new();
         bound.add(&spawner, last_end.canceller());
-        let list = bound.0.take().expect("futures are bound");
-        assert!(list.cancellers.capacity() <= 8, "{}", list.cancellers.capacity());
-        bound.0.set(Some(list));
+        let kept = bound.0.get().expect("futures are bound").cancellers.borrow().capacity();
+        assert!(kept <= 8, "{kept}");
         bound.cancel();
-        assert!(first.is_called() && last.is_called() && bound.0.take().is_none());
+        assert!(first.is_called() && last.is_called());
+        bound.free();
         drop((first_end.add_errback(|_| ()), last_end.add_errback(|_| ())));
     }
 }

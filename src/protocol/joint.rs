@@ -84,7 +84,7 @@ impl<P> Drop for Joint<P> {
     /// A protocol is left only if its connection was never made.
     fn drop(&mut self) {
         drop_guarded("a protocol", self.protocol.get_mut().take());
-        self.bound.clear();
+        self.bound.free();
     }
 }
 

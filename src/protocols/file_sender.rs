@@ -122,11 +122,13 @@ impl<R: Read + 'static> FileSender<R> {
     /// use ropewalk::protocols::FileSender;
     /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
     ///
-    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new()); let seen =
-    /// Rc::new(RefCell::new(Vec::new())); let list = Rc::clone(&seen); let sender =
-    /// FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent|
-    /// list.borrow_mut().push(sent)); sender.begin(connection.transport()).or_log("sending");
-    /// connection.turn(); assert_eq!(*seen.borrow(), [8, 14]);
+    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new());
+    /// let seen = Rc::new(RefCell::new(Vec::new()));
+    /// let list = Rc::clone(&seen);
+    /// let sender = FileSender::new(&b"a rope of yarn"[..]).piece(8).progress(move |sent| list.borrow_mut().push(sent));
+    /// sender.begin(connection.transport()).or_log("sending");
+    /// connection.turn();
+    /// assert_eq!(*seen.borrow(), [8, 14]);
     /// ```
     pub fn progress(mut self, progress: impl FnMut(u64) + 'static) -> Self {
         self.progress = Box::new(progress);
@@ -197,7 +199,8 @@ pub enum FileRoute {
     System,
     /// They are read and written: over TLS, a UNIX socket, a pipe or a simulated network, on other
     /// systems, at a [rate](crate::policies), with a log of traffic, and if the sender was not made
-    /// by [`FileSender::file`]. So are the bytes of a file system from which the system can't send.
+    /// by [`FileSender::file`]. So are the bytes of a file system from which the system can't send,
+    /// and those of a program that SIGPIPE would end, which `sendfile` raises if the peer is gone.
     Read,
 }
 

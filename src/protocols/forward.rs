@@ -305,7 +305,7 @@ impl Protocol for ForwardServer {
         transport.pause_producing();
         self.link.inward.replace(Some(transport.clone()));
         // A client that fails its handshake does not reach the target.
-        if transport.levels() > 0 { Ok(()) } else { self.connect(transport) }
+        if transport.stream().is_handshaking() { Ok(()) } else { self.connect(transport) }
     }
 
     fn handshake_completed(&mut self, transport: &Transport) -> Result<()> {

@@ -16,7 +16,7 @@ use super::net::lingering_socket::Lingering;
 use super::net::listener::PortCore;
 use super::net::port_role::CountedGuard;
 use super::postponed::Postponed;
-use super::process::Process;
+use super::process::{Process, survives_sigpipe};
 use super::run_state::Run;
 use super::signal_handling::SignalHandling;
 use super::slot_map::SlotMap;
@@ -204,7 +204,8 @@ impl Driver for Core {
     }
 
     fn system_file(&self, id: Id, file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        if self.is_forked_child() || !self.awake_backend()?.sends_files(id) {
+        // Sends of bytes raise no signal, and no flag of `sendfile` says the same.
+        if self.is_forked_child() || !self.awake_backend()?.sends_files(id) || !survives_sigpipe() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         backend::duplicate(file)

@@ -5,6 +5,8 @@
 //! sockets. An operation of the child on them would affect its parent. The system marks a child by
 //! clearing a page that it was asked to clear on a fork (`MADV_WIPEONFORK`, Linux 4.14). Without
 //! such a page, the check asks for the process number.
+//!
+//! [`survives_sigpipe`] is about the process too.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -52,6 +54,17 @@ impl Process {
         self.id.store(own_id(), Ordering::Relaxed);
         self.mark.set();
     }
+}
+
+/// Returns `true` if SIGPIPE does not end this process. Rust's runtime ignores it; a program may have
+/// given it back its default action.
+pub(super) fn survives_sigpipe() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: The call sets no action. It writes to a structure that is large enough, and lives until
+    // it returns.
+    let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: The structure has no invariants, and zeros are one of its values.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction != libc::SIG_DFL
 }
 
 fn own_id() -> i32 {

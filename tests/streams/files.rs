@@ -232,3 +232,32 @@ fn the_way_changes_in_the_middle() {
     assert!(it.read(body.len()) == body);
     assert_eq!(result_of(&it.reactor, sent).unwrap(), 2_000_000);
 }
+
+#[allow(unsafe_code, reason = "this process has nothing that depends on the signal")]
+mod system {
+    unsafe extern "C" {
+        fn signal(signal: i32, action: usize) -> usize;
+    }
+
+    /// Gives SIGPIPE its default action, which ends the process.
+    pub(super) fn die_of_sigpipe() {
+        const SIGPIPE: i32 = 13;
+        // SAFETY: zero is the default action.
+        assert_ne!(unsafe { signal(SIGPIPE, 0) }, usize::MAX);
+    }
+}
+
+/// `sendfile` raises SIGPIPE if the peer is gone. A process that the signal would end reads its
+/// files, and learns of the loss by an error.
+#[test]
+fn a_lost_peer_ends_no_process() {
+    own_process!();
+    let it = Fixture::new();
+    system::die_of_sigpipe();
+    let sender = FileSender::file(file_of(&pattern(3_000_000)));
+    assert_eq!(sender.route(&it.transport), FileRoute::Read);
+    drop(it.client);
+    let sent = sender.begin(&it.transport);
+    let failure = result_of(&it.reactor, sent).unwrap_err();
+    assert!(failure.check::<Interrupted>().is_some(), "{failure}");
+}
