@@ -56,12 +56,12 @@ impl Process {
     }
 }
 
-/// Returns `true` if SIGPIPE does not end this process. Rust's runtime ignores it; a program may have
-/// given it back its default action.
+/// Returns `true` if SIGPIPE does not end this process. Rust's runtime ignores it; a program may
+/// have given it back its default action.
 pub(super) fn survives_sigpipe() -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: The call sets no action. It writes to a structure that is large enough, and lives until
-    // it returns.
+    // SAFETY: The call sets no action. It writes to a structure that is large enough, and lives
+    // until it returns.
     let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) };
     // SAFETY: The structure has no invariants, and zeros are one of its values.
     asked == 0 && unsafe { action.assume_init() }.sa_sigaction != libc::SIG_DFL
