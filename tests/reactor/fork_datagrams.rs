@@ -166,8 +166,8 @@ impl DatagramProtocol for ForkWhileCollecting {
     }
 }
 
-/// Datagrams that a callback has collected before a fork are sent once, by the parent. In the child,
-/// the port takes nothing more.
+/// Datagrams that a callback has collected before a fork are sent once, by the parent. In the
+/// child, the port takes nothing more.
 #[test]
 fn a_child_sends_nothing_that_was_collected() {
     own_process!();
