@@ -354,7 +354,7 @@ class Port(tcp.Port):
         try:
             with tcp._BuffersLogs(self._logger.namespace, self._logger.observer) as logger:
                 accepted = 0
-                listener = Listener(self.reactor._engine, skt.fileno())
+                listener = Listener(self.reactor._engine, skt.fileno(), self.addressFamily == socket.AF_INET6)
                 clients = tcp._accept(logger, range(self.numberAccepts), listener, tcp._reservedFD)
                 for accepted, (client, peer) in enumerate(clients, 1):
                     self._accepted(client, peer)

@@ -24,13 +24,14 @@ use crate::state::WeakState;
 pub(crate) struct Listener {
     state: Gil<WeakState>,
     number: RawFd,
+    is_ipv6: bool,
 }
 
 #[pymethods]
 impl Listener {
     #[new]
-    fn new(py: Python<'_>, engine: &Bound<'_, Engine>, number: RawFd) -> Self {
-        Self { state: Gil::new(Rc::downgrade(engine.get().state(py)), py), number }
+    fn new(py: Python<'_>, engine: &Bound<'_, Engine>, number: RawFd, is_ipv6: bool) -> Self {
+        Self { state: Gil::new(Rc::downgrade(engine.get().state(py)), py), number, is_ipv6 }
     }
 
     /// Accepts a connection. Returns it with the address of its peer, as `socket.accept` does. The
@@ -42,6 +43,10 @@ impl Listener {
         let accepted =
             gil::borrowed(self.number, |listener| state.engine.accept_from(listener)).map_err(system_error)?;
         let address = match accepted.peer().socket_addr() {
+            // The engine's addresses of IPv4 are not mapped.
+            Some(SocketAddr::V4(peer)) if self.is_ipv6 => {
+                (format!("::ffff:{}", peer.ip()), peer.port(), 0, 0).into_pyobject(py)?.into_any()
+            }
             Some(SocketAddr::V4(peer)) => (peer.ip().to_string(), peer.port()).into_pyobject(py)?.into_any(),
             Some(SocketAddr::V6(peer)) => {
                 (peer.ip().to_string(), peer.port(), peer.flowinfo(), peer.scope_id()).into_pyobject(py)?.into_any()

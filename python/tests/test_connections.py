@@ -12,7 +12,7 @@ from unittest import main
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
-from twisted.internet import address, error, interfaces, tcp
+from twisted.internet import address, error, interfaces, protocol, tcp
 from twisted.python import components, log
 
 from ropewalk import _tcp
@@ -324,6 +324,30 @@ class Accepted(ReactorCase):
             server.onData = self.guarded(reactor, received)
             client.onMade = lambda each: each.transport.write(b"hello")
             pair(reactor, server, client).transport = Transport
+
+        self.each(body)
+
+    def test_a_peer_of_ipv4_on_a_port_of_ipv6_has_its_mapped_address(self) -> None:
+        """As in Twisted: both ends are addresses of IPv6."""
+        try:
+            socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True).close()
+        except OSError as refused:
+            self.skipTest(f"no IPv6: {refused}")
+
+        def body(reactor: RopewalkReactor) -> None:
+            server, client = Recorder(), Recorder()
+
+            def made(each: Recorder) -> None:
+                name = each.transport.getHandle().getpeername()
+                self.assertEqual(each.transport.client, name)
+                self.assertEqual(each.transport.getPeer(), address.IPv6Address("TCP", *name))
+                self.assertEqual(name[0], "::ffff:127.0.0.1")
+                self.assertEqual(each.transport.getHost(), address.IPv6Address("TCP", *each.transport.socket.getsockname()))
+                reactor.stop()
+
+            server.onMade = self.guarded(reactor, made)
+            port = reactor.listenTCP(0, protocol.Factory.forProtocol(lambda: server), interface="::")
+            reactor.connectTCP("127.0.0.1", port.getHost().port, protocol.ClientFactory.forProtocol(lambda: client))
 
         self.each(body)
 

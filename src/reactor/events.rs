@@ -18,6 +18,24 @@ impl Reactor {
     ///
     /// The trigger returns nothing, a `Result<()>` (an error is logged), or a Deferred. The next
     /// phase waits for the Deferred. A trigger runs once. A closed reactor drops it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::task::defer_later;
+    /// use ropewalk::{Clock, Phase, Reactor, SystemEvent};
+    ///
+    /// # fn main() -> ropewalk::Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let timers = reactor.timers().clone();
+    /// reactor.add_system_event_trigger(Phase::Before, SystemEvent::Shutdown, move || {
+    ///     // The reactor stops when this has fired.
+    ///     defer_later(&timers, Duration::from_millis(1), || Ok(println!("saved")))
+    /// });
+    /// # reactor.call_when_running({ let reactor = reactor.clone(); move || drop(reactor.stop()) });
+    /// reactor.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn add_system_event_trigger<R>(
         &self,
@@ -57,7 +75,7 @@ impl Reactor {
     /// reactor's process. No trigger runs then.
     ///
     /// ```
-    /// use ropewalk::{Phase, Reactor, SystemEvent};
+    /// use ropewalk::{Clock, Phase, Reactor, SystemEvent};
     ///
     /// # fn main() -> ropewalk::Result<()> {
     /// let reactor = Reactor::new()?;

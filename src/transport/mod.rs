@@ -236,6 +236,17 @@ impl Transport {
 
     /// Closes the connection and drops the queue (Twisted: `abortConnection`). The peer sees a
     /// reset.
+    ///
+    /// ```
+    /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
+    ///
+    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new());
+    /// connection.transport().write(b"never sent");
+    /// connection.transport().abort_connection();
+    /// connection.turn();
+    /// assert!(connection.string().is_aborted() && connection.string().value().is_empty());
+    /// assert_eq!(connection.lost().unwrap().to_string(), "the connection was aborted");
+    /// ```
     pub fn abort_connection(&self) {
         self.update(|stream| stream.abort(ConnectionClosed::Aborted.into()));
     }
@@ -251,6 +262,23 @@ impl Transport {
     ///
     /// The peer's window fills, and it has to wait. A reset is noticed even so. An end of stream is
     /// noticed after resuming, behind the bytes before it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::{Protocol, Result, Transport};
+    ///
+    /// /// Takes one chunk a second.
+    /// struct Slow;
+    ///
+    /// impl Protocol for Slow {
+    ///     fn data_received(&mut self, transport: &Transport, _data: &[u8]) -> Result<()> {
+    ///         transport.pause_producing();
+    ///         let paused = transport.clone();
+    ///         transport.timers().call_later(Duration::from_secs(1), move || paused.resume_producing());
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn pause_producing(&self) {
         self.update(Stream::pause);
     }
@@ -280,6 +308,16 @@ impl Transport {
 
     /// Number of written bytes that the operating system has not taken yet. Over TLS, bytes that
     /// are sealed already count with their sealed size, which is a little larger.
+    ///
+    /// ```
+    /// use ropewalk::testing::{AccumulatingProtocol, StringTransport};
+    ///
+    /// let connection = StringTransport::new().joined(AccumulatingProtocol::new());
+    /// connection.transport().write(b"hello");
+    /// assert_eq!(connection.transport().queued_bytes(), 5);
+    /// connection.turn();
+    /// assert_eq!(connection.transport().queued_bytes(), 0);
+    /// ```
     pub fn queued_bytes(&self) -> usize {
         self.0.stream.borrow().queued_bytes()
     }

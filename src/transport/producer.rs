@@ -160,7 +160,7 @@ impl fmt::Debug for TransportProducer {
 impl Transport {
     /// Registers the producer of this transport, which is paused and resumed as the peer keeps up
     /// (Twisted: `registerProducer`). A pull producer is resumed in this turn, or as soon as the
-    /// bytes that were written before have been sent.
+    /// bytes that were written before have been sent. [`Producer`] has an example.
     ///
     /// # Errors
     /// [`ProducerError`]; the producer is dropped.
@@ -199,11 +199,29 @@ impl Transport {
     /// Sets the numbers of queued bytes at which a push producer is resumed and paused: it is
     /// paused above `high`, and resumed when the queue is down to `low` (Twisted: `bufferSize`, and
     /// zero). The default is 64 KiB and zero.
+    ///
+    /// ```
+    /// # fn set(transport: &ropewalk::Transport) {
+    /// // A fast producer of video: a quarter of a second of it may wait, and half of that at least.
+    /// transport.set_write_marks(64 * 1024, 128 * 1024);
+    /// # }
+    /// ```
     pub fn set_write_marks(&self, low: usize, high: usize) {
         self.update(|stream| stream.set_marks(low.min(high), high));
     }
 
     /// Returns this transport as the producer for another one.
+    ///
+    /// ```
+    /// use ropewalk::{Result, Transport};
+    /// use ropewalk::transport::Streaming;
+    ///
+    /// /// Reads no faster from either end than the other one takes the bytes.
+    /// fn join(one: &Transport, other: &Transport) -> Result<()> {
+    ///     one.register_producer(other.as_producer(), Streaming::Push)?;
+    ///     Ok(other.register_producer(one.as_producer(), Streaming::Push)?)
+    /// }
+    /// ```
     pub fn as_producer(&self) -> TransportProducer {
         TransportProducer(Rc::downgrade(&self.0))
     }

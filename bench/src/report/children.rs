@@ -1,11 +1,8 @@
 //! Starts of child processes, as ratios to `posix_spawn`.
 
-use std::fmt::Write;
-
+use super::pairs::{self, median, ratio};
 use crate::measure::children::HELD_MEBIBYTES;
-use crate::plot::number_text;
-use crate::results::{Results, Row, WindowFigures, WindowPair};
-use crate::stats::spread;
+use crate::results::{Results, WindowPair};
 
 /// Returns the table, or an empty text if nothing was measured.
 pub(super) fn section(results: &Results) -> String {
@@ -13,21 +10,17 @@ pub(super) fn section(results: &Results) -> String {
     if children.rows.is_empty() {
         return String::new();
     }
-    let mut text = format!(
+    let head = ["program", "time", "CPU", "µs"];
+    let tables = pairs::tables(&children.rows, HELD_MEBIBYTES.map(scenario), head, |pairs| {
+        let time = ratio(pairs, |pair| 1.0 / pair.rate());
+        [time, ratio(pairs, WindowPair::cpu), median(pairs, |pair| 1e6 / pair.peer.rate())]
+    });
+    format!(
         "## Child processes\n\nA start and an end of `/bin/true`, one after the other: time, and CPU time of the program that starts it, as \
          ratios to `posix_spawn` of the standard library. Median, and quartiles. The last column is the time in microseconds. Measured on \
-         {}, {}.\n\n",
+         {}, {}.\n\n{tables}",
         children.processor, children.date
-    );
-    for held in HELD_MEBIBYTES {
-        let scenario = scenario(held);
-        let _ = writeln!(text, "### {scenario}\n\n| program | time | CPU | µs |\n|---|---|---|---|");
-        for row in children.rows.iter().filter(|row| row.scenario == scenario) {
-            let _ = writeln!(text, "{}", line(row));
-        }
-        text.push('\n');
-    }
-    text
+    )
 }
 
 /// Returns the name of the scenario with this memory.
@@ -35,24 +28,10 @@ pub fn scenario(held: usize) -> String {
     if held == 0 { "A small program".to_owned() } else { format!("A program that holds {held} MiB") }
 }
 
-fn line(row: &Row<Vec<WindowPair>>) -> String {
-    let Some(pairs) = row.outcome.measured() else {
-        return format!("| {} | {} | – | – |", row.peer, row.outcome.reason().unwrap_or_default().replace('|', "/"));
-    };
-    let ratio = |of: fn(&WindowPair) -> f64| {
-        spread(pairs.iter().map(of))
-            .map_or_else(|| "–".into(), |it| format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high))
-    };
-    let micros = |figures: &WindowFigures| 1e6 / figures.rate();
-    let each = spread(pairs.iter().map(|pair| micros(&pair.peer)));
-    let each = each.map_or_else(|| "–".into(), |it| number_text(it.median.round()));
-    format!("| {} | {} | {} | {each} |", row.peer, ratio(|pair| 1.0 / pair.rate()), ratio(WindowPair::cpu))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Children, Outcome};
+    use crate::results::{Children, Outcome, Row, WindowFigures};
 
     /// The table has a line for each program, with ratios or the reason for which there are none.
     #[test]

@@ -1,11 +1,9 @@
 //! Echoes of datagrams, as ratios to a loop in C.
 
-use std::fmt::Write;
-
+use super::pairs::{self, median, ratio};
 use crate::measure::datagrams::SIZES;
 use crate::plot::number_text;
-use crate::results::{Results, Row, WindowFigures, WindowPair};
-use crate::stats::spread;
+use crate::results::{Results, WindowPair};
 
 /// Returns the table, or an empty text if nothing was measured.
 pub(super) fn section(results: &Results) -> String {
@@ -13,22 +11,16 @@ pub(super) fn section(results: &Results) -> String {
     if datagrams.rows.is_empty() {
         return String::new();
     }
-    let mut text = format!(
+    let head = ["server", "CPU", "datagrams per second", "ns"];
+    let tables = pairs::tables(&datagrams.rows, SIZES.map(scenario), head, |pairs| {
+        [ratio(pairs, WindowPair::cpu), ratio(pairs, WindowPair::rate), median(pairs, |pair| pair.peer.cpu_each())]
+    });
+    format!(
         "## Datagrams\n\nAn echo of datagrams, from 64 sockets that each have one on the way: CPU time of the server for a datagram, and \
          datagrams per second, as ratios to a loop of `recvmmsg` and `sendmmsg` in C. Median, and quartiles. The last column is the CPU time \
-         in nanoseconds. Measured on {}, {}.\n\n",
+         in nanoseconds. Measured on {}, {}.\n\n{tables}",
         datagrams.processor, datagrams.date
-    );
-    for size in SIZES {
-        let scenario = scenario(size);
-        // Writing to a string cannot fail, here and below.
-        let _ = writeln!(text, "### {scenario}\n\n| server | CPU | datagrams per second | ns |\n|---|---|---|---|");
-        for row in datagrams.rows.iter().filter(|row| row.scenario == scenario) {
-            let _ = writeln!(text, "{}", line(row));
-        }
-        text.push('\n');
-    }
-    text
+    )
 }
 
 /// Returns the name of the scenario with this size.
@@ -36,23 +28,10 @@ pub fn scenario(size: usize) -> String {
     format!("64 × {} B", number_text(size as f64))
 }
 
-fn line(row: &Row<Vec<WindowPair>>) -> String {
-    let Some(pairs) = row.outcome.measured() else {
-        return format!("| {} | {} | – | – |", row.peer, row.outcome.reason().unwrap_or_default().replace('|', "/"));
-    };
-    let ratio = |of: fn(&WindowPair) -> f64| {
-        spread(pairs.iter().map(of))
-            .map_or_else(|| "–".into(), |it| format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high))
-    };
-    let each = spread(pairs.iter().map(|pair| WindowFigures::cpu_each(&pair.peer)));
-    let each = each.map_or_else(|| "–".into(), |it| number_text(it.median.round()));
-    format!("| {} | {} | {} | {each} |", row.peer, ratio(WindowPair::cpu), ratio(WindowPair::rate))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Datagrams, Outcome};
+    use crate::results::{Datagrams, Outcome, Row, WindowFigures};
 
     /// The table has a line for each server, with ratios or the reason for which there are none.
     #[test]

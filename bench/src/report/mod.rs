@@ -4,6 +4,7 @@ mod children;
 mod cores;
 mod datagrams;
 mod hyper;
+mod pairs;
 mod pictures;
 mod round_trips;
 mod tables;

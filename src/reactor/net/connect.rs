@@ -36,6 +36,28 @@ impl Reactor {
     ///
     /// The Deferred fails with a [`ConnectError`], or with the failure of the protocol's
     /// `connection_made`.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use ropewalk::{Address, ConnectOptions, Reactor, Result};
+    /// # use ropewalk::{Protocol, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+    ///
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let options = ConnectOptions::new().timeout(Duration::from_secs(5));
+    /// let connected = reactor.connect_tcp("127.0.0.1:8888".parse()?, &options, |_: &Address| Some(Echo));
+    /// let told = connected.add_callback(|connection| {
+    ///     println!("connected to {}", connection.transport().peer());
+    ///     Ok(())
+    /// });
+    /// told.or_log("connecting");
+    /// # Ok(reactor.run()?)
+    /// # }
+    /// ```
     pub fn connect_tcp<F: Factory>(
         &self,
         address: SocketAddr,

@@ -26,6 +26,23 @@ impl Reactor {
     /// The port is bound and the factory started when this returns. Port 0 lets the system choose a
     /// port: see [`Port::host`].
     ///
+    /// ```
+    /// use ropewalk::{Address, ListenOptions, Reactor, Result};
+    /// # use ropewalk::{Protocol, Transport};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
+    /// # }
+
+    /// # fn main() -> Result<()> {
+    /// let reactor = Reactor::new()?;
+    /// let options = ListenOptions::new().backlog(1000);
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &options, |_: &Address| Some(Echo))?;
+    /// println!("listening on {}", port.host());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ListenError`]: the address is in use, not local or not allowed; an option does not fit the
     /// address, or names an interface that does not exist; the factory did not start; the reactor
@@ -174,6 +191,19 @@ impl Port {
     /// The Deferred fires after that and after the factory's `do_stop`, and never before this
     /// returns. It fails with [`Panicked`](crate::failure::Panicked) if `do_stop` panicked.
     /// Stopping twice is fine: both Deferreds fire.
+    ///
+    /// ```
+    /// use ropewalk::{Deferred, Port};
+    ///
+    /// /// Makes way for another server.
+    /// fn retire(port: &Port) -> Deferred<()> {
+    ///     let address = port.host();
+    ///     port.stop_listening().add_callback(move |()| {
+    ///         println!("nothing listens on {address} any more");
+    ///         Ok(())
+    ///     })
+    /// }
+    /// ```
     pub fn stop_listening(&self) -> Deferred<()> {
         self.stop(BacklogPolicy::Serve)
     }

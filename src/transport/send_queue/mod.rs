@@ -250,7 +250,7 @@ impl SendQueue {
     }
 
     /// Returns `true` if the first chunk has copied bytes, so that it can be lent as it is.
-    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    #[cfg(any(test, all(feature = "io-uring", target_os = "linux")))]
     pub(crate) fn begins_copied(&self) -> bool {
         self.0.as_ref().is_some_and(|chunks| !chunks.head.is_empty())
     }
