@@ -6,8 +6,8 @@ use crate::plot::number_text;
 use crate::results::{Row, WindowPair};
 use crate::stats::spread;
 
-/// Returns a table for each scenario, with a line for each peer: its ratios, or the reason for which
-/// there are none. `head` names the columns, and `cells` fills those behind the name.
+/// Returns a table for each scenario, with a line for each peer: its ratios, or the reason for
+/// which there are none. `head` names the columns, and `cells` fills those behind the name.
 pub(super) fn tables(
     rows: &[Row<Vec<WindowPair>>],
     scenarios: impl IntoIterator<Item = String>,

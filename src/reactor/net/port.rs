@@ -33,7 +33,7 @@ impl Reactor {
     /// # impl Protocol for Echo {
     /// #     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> Result<()> { transport.write(data); Ok(()) }
     /// # }
-
+    ///
     /// # fn main() -> Result<()> {
     /// let reactor = Reactor::new()?;
     /// let options = ListenOptions::new().backlog(1000);
