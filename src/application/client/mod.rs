@@ -40,6 +40,7 @@ use super::backoff::{Backoff, MAX_DELAY};
 use super::{Service, fire_stopped};
 use crate::deferred::{Cancelled, Deferred, Outcome, Promise, maybe_deferred};
 use crate::endpoints::ClientEndpoint;
+use crate::error::ConnectError;
 use crate::failure::{Failure, Result, guarded};
 use crate::log::error;
 use crate::protocol::{AnyConnection, BoxedFactory, Connection, Factory, Protocol, SharedFactory};
@@ -59,9 +60,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// [time limit](ClientServiceBuilder::stop_timeout).
 ///
 /// Failures go to the Deferreds of `when_connected` that have waited long enough, and to the log:
-/// the first failed attempt since the last start or connection at WARN, the others at DEBUG. Clones
-/// are handles to the same service. Dropping them changes nothing: a service that runs is kept by
-/// its timer, its attempt or its connection, until it is stopped or its reactor is closed.
+/// the first attempt since the last start or connection that fails with a
+/// [`ConnectError`](crate::error::ConnectError) at WARN, the others at DEBUG. Clones are handles to
+/// the same service. Dropping them changes nothing: a service that runs is kept by its timer, its
+/// attempt or its connection, until it is stopped or its reactor is closed.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -587,11 +589,12 @@ impl<P: Protocol> Client<P> {
     /// Logs the failure of an attempt, and fails the waiters of `when_connected` that have waited
     /// for enough attempts.
     fn tell_failure(&self, failure: &Failure) {
-        if self.is_warned.replace(true) {
-            tracing::debug!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed again");
-        } else {
-            // One line for a server that is away, however often it is tried.
+        // One line for a server that is away, however often it is tried. Failures of a connection that
+        // was made are in the log already.
+        if failure.check::<ConnectError>().is_some() && !self.is_warned.replace(true) {
             tracing::warn!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed");
+        } else {
+            tracing::debug!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed");
         }
         let is_done = |waiter: &mut ConnectWaiter<P>| match &mut waiter.failures_left {
             Some(0 | 1) => true,
