@@ -589,8 +589,8 @@ impl<P: Protocol> Client<P> {
     /// Logs the failure of an attempt, and fails the waiters of `when_connected` that have waited
     /// for enough attempts.
     fn tell_failure(&self, failure: &Failure) {
-        // One line for a server that is away, however often it is tried. Failures of a connection that
-        // was made are in the log already.
+        // One line for a server that is away, however often it is tried. Failures of a connection
+        // that was made are in the log already.
         if failure.check::<ConnectError>().is_some() && !self.is_warned.replace(true) {
             tracing::warn!(endpoint = ?self.endpoint, %failure, "an attempt of a client service failed");
         } else {
