@@ -39,7 +39,7 @@ impl Reactor {
     ///
     /// ```no_run
     /// use std::time::Duration;
-    /// use ropewalk::{Address, ConnectOptions, Reactor, Result};
+    /// use ropewalk::{ConnectOptions, Reactor, Result, for_protocol};
     /// # use ropewalk::{Protocol, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
@@ -48,8 +48,8 @@ impl Reactor {
     ///
     /// # fn main() -> Result<()> {
     /// let reactor = Reactor::new()?;
-    /// let options = ConnectOptions::new().timeout(Duration::from_secs(5));
-    /// let connected = reactor.connect_tcp("127.0.0.1:8888".parse()?, &options, |_: &Address| Some(Echo));
+    /// let options = ConnectOptions::new().timeout(Some(Duration::from_secs(5)));
+    /// let connected = reactor.connect_tcp("127.0.0.1:8888".parse()?, &options, for_protocol(|_| Echo));
     /// let told = connected.add_callback(|connection| {
     ///     println!("connected to {}", connection.transport().peer());
     ///     Ok(())

@@ -27,7 +27,7 @@ impl Reactor {
     /// port: see [`Port::host`].
     ///
     /// ```
-    /// use ropewalk::{Address, ListenOptions, Reactor, Result};
+    /// use ropewalk::{ListenOptions, Reactor, Result, for_protocol};
     /// # use ropewalk::{Protocol, Transport};
     /// # struct Echo;
     /// # impl Protocol for Echo {
@@ -37,7 +37,7 @@ impl Reactor {
     /// # fn main() -> Result<()> {
     /// let reactor = Reactor::new()?;
     /// let options = ListenOptions::new().backlog(1000);
-    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &options, |_: &Address| Some(Echo))?;
+    /// let port = reactor.listen_tcp("127.0.0.1:0".parse()?, &options, for_protocol(|_| Echo))?;
     /// println!("listening on {}", port.host());
     /// # Ok(())
     /// # }
