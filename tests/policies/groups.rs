@@ -87,11 +87,16 @@ fn in_each_way(test: impl Fn(BackendKind, PortSharing)) {
     }
 }
 
-/// Connects. Returns `None` if the connection is reset instead of greeted.
+/// Connects. Returns `None` if the connection is reset instead of greeted. A reset that comes soon
+/// is the result of the call that connects.
 fn greeted(to: SocketAddr) -> Option<TcpStream> {
-    let mut stream = dial(to);
-    match stream.read_exact(&mut [0]) {
-        Ok(()) => Some(stream),
+    let greeting = TcpStream::connect(to).and_then(|mut stream| {
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.read_exact(&mut [0])?;
+        Ok(stream)
+    });
+    match greeting {
+        Ok(stream) => Some(stream),
         Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
         Err(error) => panic!("neither a greeting nor a reset: {error}"),
     }
