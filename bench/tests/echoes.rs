@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use ropewalk_bench::programs::{BASELINE, compile_baseline};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Number of bytes. It exceeds the socket buffers of both ends.
 const BYTES: usize = 24 << 20;
@@ -47,6 +48,12 @@ fn echoes(peer: &str) {
     serves(peer, &[peer]);
 }
 
+/// Returns `true` if the socket has room at this moment.
+fn is_writable(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    poll(&mut polled, Some(&Timespec::default())).unwrap() > 0
+}
+
 /// Tests a server. `arguments` are those of `serve`.
 fn serves(peer: &str, arguments: &[&str]) {
     let Some((_server, port)) = start(arguments) else { return println!("{peer} is missing here") };
@@ -55,8 +62,10 @@ fn serves(peer: &str, arguments: &[&str]) {
     stream.set_write_timeout(Some(LIMIT)).unwrap();
     let mut writing = stream.try_clone().unwrap();
     let writer = thread::spawn(move || writing.write_all(&bytes(BYTES)).unwrap());
-    // Reading begins when no more can be written, or slightly earlier. Both must work.
-    thread::sleep(Duration::from_millis(300));
+    // Reading begins when the socket is full, or all is written. So the server has to wait too.
+    while !writer.is_finished() && is_writable(&stream) {
+        thread::yield_now();
+    }
     let mut answer = vec![0; BYTES];
     (&stream).read_exact(&mut answer).unwrap();
     writer.join().unwrap();
