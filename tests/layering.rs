@@ -102,6 +102,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "address",
             "deferred",
             "endpoints",
+            "error",
             "failure",
             "protocol",
             "random",
