@@ -1,8 +1,8 @@
 """
-Parses a number of segments and ends: C{receivers.py WHO RECEIVER SEGMENTS}, with "twisted" or
-"native" for WHO. A segment has 16 messages of 40 bytes. There is no socket: the transport is in
-memory. The instructions of two runs with different numbers of segments, subtracted, are those of
-the segments alone.
+Parses segments and ends: C{receivers.py WHO RECEIVER MESSAGES SEGMENTS}, with "twisted" or "native"
+for WHO. A segment has so many messages of 40 bytes. There is no socket: the transport is in memory.
+The instructions of two runs with different numbers of segments, subtracted, are those of the
+segments alone.
 """
 
 import sys
@@ -10,7 +10,6 @@ import sys
 from twisted.protocols import basic
 
 MESSAGE = b"x" * 40
-MESSAGES = 16
 
 SEGMENTS = {
     "LineReceiver": MESSAGE + b"\r\n",
@@ -29,7 +28,8 @@ class Transport:
 
 
 def main():
-    who, name, segments = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    who, name = sys.argv[1:3]
+    messages, segments = map(int, sys.argv[3:])
     if who == "native":
         from ropewalk import accelerate
 
@@ -44,7 +44,7 @@ def main():
 
     protocol = Protocol()
     protocol.makeConnection(Transport())
-    segment = SEGMENTS[name] * MESSAGES
+    segment = SEGMENTS[name] * messages
     for _ in range(segments):
         protocol.dataReceived(segment)
 

@@ -2,8 +2,8 @@
 Schedules delayed calls and ends: C{timers.py REACTOR CASE CALLS}. What two runs with different
 numbers of calls take, subtracted, is that of the calls alone.
 
-C{cancel} schedules calls and cancels them, a hundred at a time. C{live} does so one at a time, with
-10,000 other calls pending. C{fire} has a call that schedules the next one.
+C{cancel} schedules calls and cancels them, a hundred at a time. C{once} does so one at a time, and
+C{live} too, with 10,000 other calls pending. C{fire} has a call that schedules the next one.
 
 With C{-} for CALLS, it reads numbers of calls from its input, and answers each with the seconds of
 CPU that the calls took.
@@ -52,7 +52,7 @@ def main():
             call.cancel()
         later(0, cancel, left - 100, started)
 
-    def live(left, started=None):
+    def once(left, started=None):
         for _ in range(left):
             later(1000, nothing).cancel()
         end(started)
@@ -62,7 +62,7 @@ def main():
             return end(started)
         later(0, fire, left - 1, started)
 
-    run_case = {"cancel": cancel, "live": live, "fire": fire}[case]
+    run_case = {"cancel": cancel, "once": once, "live": once, "fire": fire}[case]
     if case == "live":
         pending = [later(500 + place, nothing) for place in range(10_000)]
     begin()

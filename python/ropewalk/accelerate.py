@@ -58,12 +58,13 @@ class _Receiver(NamedTuple):
 
 
 def _lines(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    begin = _native.Lines(original, judge, rest).begin
+    receive = _native.Lines(original, judge, rest).receive
+    LineLoop = _native.LineLoop
 
     def dataReceived(self: Any, data: bytes) -> Any:
-        lines = begin(self, data)
-        if lines is None:
-            return original(self, data)
+        lines = receive(self, data)
+        if type(lines) is not LineLoop:
+            return lines
         why = None
         try:
             for line in lines:
@@ -71,10 +72,10 @@ def _lines(original: Any, judge: Any, rest: Any, machinery: tuple[str, ...]) -> 
                 if why:
                     return why
         finally:
-            lines.finish()
-        if lines.uncovered:
-            return original(self, b"")
-        return why if lines.disconnecting else None
+            goes_on = lines.finish()
+        if goes_on is None:
+            return None
+        return original(self, b"") if goes_on else why
 
     return dataReceived
 
@@ -227,10 +228,10 @@ def off() -> None:
     """
     Undo L{on}: Twisted's own code parses again.
 
-    @raise RuntimeError: inside of a callback of a receiver.
+    @raise RuntimeError: inside of a callback of a receiver that has more bytes to parse.
     """
     if any(replaced.rest is not None and replaced.rest.busy for replaced in _replaced.values()):
-        raise RuntimeError("a receiver is calling its protocol")
+        raise RuntimeError("a receiver has more bytes to parse")
     while _replaced:
         cls, replaced = _replaced.popitem()
         for name, value in replaced.attributes.items():

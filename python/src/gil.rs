@@ -200,16 +200,27 @@ unsafe extern "C" fn called<M: Method>(
     }
 }
 
-/// Returns the address of the key at a position of a dictionary, in the order of insertion, and
-/// moves behind it.
+/// Returns the address of the key at a position of a dictionary, in the order of insertion, with
+/// its value if `wants` the key, and moves behind it.
 #[inline]
-pub(crate) fn next_key(dictionary: &Bound<'_, PyDict>, position: &mut isize) -> Option<usize> {
-    let (mut key, value) = (ptr::null_mut(), ptr::null_mut());
+pub(crate) fn next_entry<'py>(
+    dictionary: &Bound<'py, PyDict>,
+    position: &mut isize,
+    wants: impl FnOnce(usize) -> bool,
+) -> Option<(usize, Option<Bound<'py, PyAny>>)> {
+    let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
     #[allow(unsafe_code, reason = "iterators of pyo3 do not begin in the middle")]
     // SAFETY: the dictionary is live, and its `Bound` proves that the GIL is held. Any position is
-    // allowed, and null asks for no value. The key is borrowed, and not used as an object.
-    let found = unsafe { ffi::PyDict_Next(dictionary.as_ptr(), position, &mut key, value) };
-    (found != 0).then_some(key as usize)
+    // allowed. Of an entry that is found, the key is not used as an object. The value is live, and
+    // becomes a reference of its own at once: `wants` has no token for code of Python.
+    unsafe {
+        if ffi::PyDict_Next(dictionary.as_ptr(), position, &mut key, &mut value) == 0 {
+            return None;
+        }
+        let key = key as usize;
+        let value = wants(key).then(|| Bound::from_borrowed_ptr(dictionary.py(), value));
+        Some((key, value))
+    }
 }
 
 /// Takes the descriptor out of a socket object (`socket.detach`), which has none from then on.

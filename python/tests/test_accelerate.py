@@ -284,10 +284,59 @@ class Accelerated(TestCase):
 
         protocol = Looks()
         protocol.makeConnection(Transport([]))
-        protocol.dataReceived(b"a\r\nb\r\nc")
-        self.assertEqual(seen, [(b"a", False, b"b\r\nc"), (b"b", False, b"c")])
-        self.assertEqual(vars(protocol)["_buffer"], b"c")
-        self.assertEqual(basic.LineReceiver._buffer, b"")
+        protocol.dataReceived(b"a\r\nb\r\nc\r\nd")
+        self.assertEqual(seen, [(b"a", False, b"b\r\nc\r\nd"), (b"b", False, b"c\r\nd"), (b"c", False, b"d")])
+        self.assertEqual(vars(protocol)["_buffer"], b"d")
+        # A segment that is one line leaves nothing to parse, and needs no loop.
+        protocol.dataReceived(b"\r\n")
+        protocol.dataReceived(b"e\r\n")
+        self.assertEqual(seen[3:], [(b"d", False, b""), (b"e", True, b"")])
+
+    def test_a_segment_that_is_one_line(self) -> None:
+        """Without a loop, the attributes are the same, and bytes that are left are parsed."""
+        seen: list[Any] = []
+
+        class Line(basic.LineReceiver):
+            def lineReceived(self, line: bytes) -> Any:
+                seen.append((line, vars(self)["_buffer"], self._busyReceiving))
+                if line == b"again":
+                    return self.dataReceived(b"inner\r\nraw")
+                if line == b"inner":
+                    self.setRawMode()
+                if line == b"close":
+                    self.transport.loseConnection()
+                return 0 if line == b"close" else None
+
+            def rawDataReceived(self, data: bytes) -> None:
+                seen.append(data)
+
+        protocol = Line()
+        protocol.makeConnection(Transport([]))
+        self.assertIsNone(protocol.dataReceived(b"one\r\n"))
+        self.assertIsNone(protocol.dataReceived(b"again\r\n"))
+        protocol.setLineMode()
+        self.assertEqual(protocol.dataReceived(b"close\r\n"), 0)
+        expected = [(b"one", b"", True), (b"again", b"", True), (b"inner", b"raw", True), b"raw", (b"close", b"", True)]
+        self.assertEqual(seen, expected)
+        self.assertEqual((protocol._buffer, protocol._busyReceiving), (b"", False))
+
+    def test_a_pause_leaves_lines_for_the_native_loop(self) -> None:
+        """The end of a pause brings no bytes, and finds the lines that have come meanwhile."""
+        seen = []
+
+        class Pauses(basic.LineReceiver):
+            def lineReceived(self, line: bytes) -> None:
+                seen.append((line, "_buffer" in vars(self)))
+
+        protocol = Pauses()
+        protocol.makeConnection(mock.Mock(disconnecting=False))
+        protocol.pauseProducing()
+        protocol.dataReceived(b"a\r\nb\r\n")
+        protocol.dataReceived(b"c\r\nd")
+        self.assertEqual(seen, [])
+        protocol.resumeProducing()
+        self.assertEqual(seen, [(b"a", False), (b"b", False), (b"c", False)])
+        self.assertEqual(vars(protocol)["_buffer"], b"d")
 
     def test_nested_loops_of_two_protocols(self) -> None:
         """Each protocol finds its own rest while the loop of the other runs."""
@@ -295,7 +344,7 @@ class Accelerated(TestCase):
 
         class Outer(basic.LineReceiver):
             def lineReceived(self, line: bytes) -> None:
-                inner.dataReceived(line + b"\nrest")
+                inner.dataReceived(line + b"\n1\n2\nrest")
                 seen.append((self._buffer, inner._buffer))
 
         class Inner(basic.LineReceiver):
@@ -307,8 +356,9 @@ class Accelerated(TestCase):
         outer, inner = Outer(), Inner()
         outer.makeConnection(Transport([]))
         inner.makeConnection(Transport([]))
-        outer.dataReceived(b"a\r\nb\r\n")
-        self.assertEqual(seen, [(b"b\r\n", b"rest"), (b"b\r\n", b"rest"), (b"", b"rest"), (b"", b"rest")])
+        outer.dataReceived(b"a\r\nb\r\nc\r\n")
+        inner_rests = [b"1\n2\nrest", b"2\nrest", b"rest", b"rest"]
+        self.assertEqual(seen, [(rest, inner) for rest in (b"b\r\nc\r\n", b"c\r\n", b"") for inner in inner_rests])
 
     def test_a_class_with_machinery_of_its_own_is_left_alone(self) -> None:
         """`reason` names the override, and Twisted's code parses, with the override."""
@@ -356,7 +406,7 @@ class Accelerated(TestCase):
         protocol._processPayload.assert_called_once_with()
 
     def test_on_and_off(self) -> None:
-        """`off` restores the attributes themselves, and is refused inside of a callback."""
+        """`off` restores the attributes, and is refused while a callback has bytes behind it."""
         accelerate.off()
         before = {name: dict(vars(getattr(basic, name))) for name in ("LineReceiver", "NetstringReceiver")}
         accelerate.on("LineReceiver,Int8StringReceiver")
@@ -373,9 +423,12 @@ class Accelerated(TestCase):
 
         protocol = TurnsOff()
         protocol.makeConnection(Transport([]))
-        protocol.dataReceived(b"a\r\n")
-        self.assertEqual(refused, ["a receiver is calling its protocol"])
-        accelerate.off()
+        protocol.dataReceived(b"a\r\nb\r\n")
+        self.assertEqual(refused, 2 * ["a receiver has more bytes to parse"])
+        # With nothing left to parse, it is allowed there too.
+        protocol.dataReceived(b"c\r\n")
+        self.assertEqual(len(refused), 2)
+        self.assertEqual((protocol._buffer, protocol._busyReceiving), (b"", False))
         self.assertEqual(dict(vars(basic.LineReceiver)), before["LineReceiver"])
         self.assertEqual(accelerate.active(), frozenset())
 

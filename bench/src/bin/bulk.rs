@@ -270,6 +270,8 @@ async fn write_messages(stream: tokio::net::TcpStream, message: Bytes, messages:
                 Err(error) => return Err(error),
             }
         }
+        // The next message comes when all have had their turn, as in the other kinds.
+        tokio::task::yield_now().await;
     }
     Ok(())
 }

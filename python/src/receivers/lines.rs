@@ -5,12 +5,16 @@
 //! a whole line, and Twisted's own code goes on there: raw mode, lines that are too long, unusual
 //! types.
 //!
+//! A segment that is one line needs no loop: [`Lines::receive`] delivers it.
+//!
 //! Twisted's loop reads four attributes before each line, and the buffer too. The callback may
 //! have paused, changed the mode, the delimiter or the limit, or replaced the buffer. This loop
-//! sees at once that the callback has stored none of them:
+//! sees at once that the callback has stored none of them. [`Entries`] are read before the first
+//! callback, in one pass over the protocol's `__dict__`. Unless they are found again at their
+//! positions, everything is read anew:
 //!
-//! - `_busyReceiving` becomes the last key of the protocol's `__dict__`. New keys stand behind it.
-//! - The keys that were there before are compared with their earlier values.
+//! - The last key is still there, and still the last: a new key would stand behind it.
+//! - The entries that the loop reads have the values that they had.
 //!
 //! So an attribute of the class that a callback changes counts from the next call on.
 
@@ -22,8 +26,8 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use super::rest::{Rest, Unparsed};
-use super::{Original, attribute, exact_bytes, exact_int, is_true, joined};
-use crate::gil::{self, Gil};
+use super::{Original, exact_bytes, exact_int, is_true, joined};
+use crate::gil::{self, Gil, call_method};
 
 /// Makes loops for `LineReceiver`.
 #[pyclass(frozen, module = "ropewalk._native")]
@@ -41,29 +45,73 @@ impl Lines {
         Self(Gil::new(Inner { original: Original::new(original, judge), rest }, py))
     }
 
-    /// Begins a call of `dataReceived`. Returns None if Twisted's code is to handle it.
-    fn begin(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<Option<LineLoop>> {
-        let py = protocol.py();
-        let inner = self.0.get(py);
-        let Some(attributes) = inner.original.attributes(protocol)? else { return Ok(None) };
-        let Some(bytes) = first_bytes(protocol, &attributes, data)? else { return Ok(None) };
-        let Some(settings) = Settings::read(protocol, &attributes)? else { return Ok(None) };
-        let unparsed = Unparsed::begin(&inner.rest, protocol, &attributes, bytes)?;
-        let position = mark(&attributes)?;
-        let state = State {
-            protocol: protocol.clone().unbind(),
-            attributes: attributes.unbind(),
-            unparsed: RefCell::new(Some(unparsed)),
-            settings: RefCell::new(settings),
-            position: Cell::new(position),
-            has_called: Cell::new(false),
-            end: Cell::new(End::Running),
-        };
-        Ok(Some(LineLoop(Gil::new(state, py))))
+    /// Receives bytes, and returns the outcome of `dataReceived`. If there may be several lines, it
+    /// returns the loop that is to deliver them.
+    fn receive<'py>(&self, protocol: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.begin(protocol, data)? {
+            Begun::Loop(lines) => Ok(Bound::new(protocol.py(), lines)?.into_any()),
+            Begun::Over(outcome) => Ok(outcome),
+            Begun::Uncovered => self.0.get(protocol.py()).original.call(protocol, data),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.peek().original.traverse(&visit)
+    }
+}
+
+/// What came of a call of `dataReceived`.
+enum Begun<'py> {
+    /// Lines are to be delivered.
+    Loop(LineLoop),
+    Over(Bound<'py, PyAny>),
+    /// Twisted's code is to handle it.
+    Uncovered,
+}
+
+impl Lines {
+    fn begin<'py>(&self, protocol: &Bound<'py, PyAny>, data: &Bound<'py, PyAny>) -> PyResult<Begun<'py>> {
+        let py = protocol.py();
+        let inner = self.0.get(py);
+        let Ok(data) = data.cast_exact::<PyBytes>() else { return Ok(Begun::Uncovered) };
+        let Some(attributes) = inner.original.attributes(protocol)? else { return Ok(Begun::Uncovered) };
+        let mut entries = Entries::read(&attributes);
+        if is_true(&entries.get(protocol, BUSY)?)? {
+            return Ok(Begun::Uncovered);
+        }
+        let Some(earlier) = exact_bytes(entries.get(protocol, BUFFER)?) else { return Ok(Begun::Uncovered) };
+        let Some(settings) = Settings::read(protocol, &entries)? else { return Ok(Begun::Uncovered) };
+        if earlier.as_bytes().is_empty()
+            && let Some(line) = settings.only_line(py, data.as_bytes())
+        {
+            if entries.found[BUFFER].is_none() {
+                attributes.set_item(name(py, BUFFER), earlier)?;
+            }
+            attributes.set_item(name(py, BUSY), true)?;
+            let delivered = deliver(protocol, &attributes, PyBytes::new(py, line), &entries);
+            attributes.set_item(name(py, BUSY), false)?;
+            return Ok(Begun::Over(match delivered? {
+                Delivered::Over(outcome) => outcome,
+                Delivered::More => inner.original.go_on(protocol)?,
+            }));
+        }
+        if entries.found[BUFFER].is_some() {
+            attributes.del_item(name(py, BUFFER))?;
+        }
+        attributes.set_item(name(py, BUSY), true)?;
+        if entries.found[BUSY].is_none() {
+            entries = Entries::read(&attributes);
+        }
+        let state = State {
+            protocol: protocol.clone().unbind(),
+            unparsed: RefCell::new(Some(Unparsed::begin(&inner.rest, protocol, &attributes, joined(&earlier, data)?))),
+            attributes: attributes.unbind(),
+            settings: RefCell::new(settings),
+            places: RefCell::new(Places::of(entries)),
+            has_called: Cell::new(false),
+            end: Cell::new(End::Nothing),
+        };
+        Ok(Begun::Loop(LineLoop(Gil::new(state, py))))
     }
 }
 
@@ -77,8 +125,7 @@ struct State {
     /// `None` once the loop is over.
     unparsed: RefCell<Option<Unparsed>>,
     settings: RefCell<Settings>,
-    /// The position of `_busyReceiving` among the keys.
-    position: Cell<isize>,
+    places: RefCell<Places>,
     has_called: Cell<bool>,
     end: Cell<End>,
 }
@@ -86,11 +133,10 @@ struct State {
 /// The reason why there is no more line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Running,
-    /// The connection closes.
-    Disconnecting,
     /// The bytes are over, or the protocol has paused.
     Nothing,
+    /// The connection closes.
+    Disconnecting,
     /// Twisted's code has to go on.
     Uncovered,
 }
@@ -102,8 +148,119 @@ struct Settings {
     limit: i64,
     is_paused: bool,
     is_line_mode: bool,
-    /// The entries of the protocol's `__dict__` for these.
-    entries: Vec<(Py<PyString>, Py<PyAny>)>,
+}
+
+/// The attributes that the loop reads, by their places in the lists below. The first four are those
+/// of [`Settings`].
+const PAUSED: usize = 0;
+const LINE_MODE: usize = 1;
+const DELIMITER: usize = 2;
+const LIMIT: usize = 3;
+const TRANSPORT: usize = 4;
+const BUSY: usize = 5;
+const BUFFER: usize = 6;
+const NAMES: usize = 7;
+
+#[inline]
+fn name(py: Python<'_>, place: usize) -> &Bound<'_, PyString> {
+    match place {
+        PAUSED => intern!(py, "paused"),
+        LINE_MODE => intern!(py, "line_mode"),
+        DELIMITER => intern!(py, "delimiter"),
+        LIMIT => intern!(py, "MAX_LENGTH"),
+        TRANSPORT => intern!(py, "transport"),
+        BUSY => intern!(py, "_busyReceiving"),
+        _ => intern!(py, "_buffer"),
+    }
+}
+
+/// The entries of a protocol's `__dict__` for these attributes. The keys are compared by their
+/// addresses: Python interns the names of attributes.
+struct Entries<'py> {
+    found: [Option<Entry<'py>>; NAMES],
+    /// The last entry, other than that of the buffer.
+    last: Option<(usize, isize)>,
+}
+
+struct Entry<'py> {
+    position: isize,
+    value: Bound<'py, PyAny>,
+}
+
+impl<'py> Entries<'py> {
+    /// Reads them in one pass.
+    fn read(attributes: &Bound<'py, PyDict>) -> Self {
+        let keys: [usize; NAMES] = std::array::from_fn(|place| name(attributes.py(), place).as_ptr() as usize);
+        let mut entries = Self { found: [const { None }; NAMES], last: None };
+        let mut next = 0;
+        loop {
+            let mut place = None;
+            let wants = |key| {
+                place = keys.iter().position(|&wanted| wanted == key);
+                place.is_some()
+            };
+            let Some((key, value)) = gil::next_entry(attributes, &mut next, wants) else { return entries };
+            // A step ends one behind its key.
+            let position = next - 1;
+            if place != Some(BUFFER) {
+                entries.last = Some((key, position));
+            }
+            if let (Some(place), Some(value)) = (place, value) {
+                entries.found[place] = Some(Entry { position, value });
+            }
+        }
+    }
+
+    /// Returns an attribute: of the protocol, or else of its class.
+    fn get(&self, protocol: &Bound<'py, PyAny>, place: usize) -> PyResult<Bound<'py, PyAny>> {
+        match &self.found[place] {
+            Some(entry) => Ok(entry.value.clone()),
+            None => protocol.getattr(name(protocol.py(), place)),
+        }
+    }
+}
+
+/// The positions at which a callback that stores none of the attributes leaves them.
+#[derive(Debug)]
+struct Places {
+    /// The last entry: the address of its key, and its position.
+    last: Option<(usize, isize)>,
+    transport: Option<isize>,
+    /// The entries of the settings. Those of the class have none.
+    settings: [Option<(isize, Py<PyAny>)>; TRANSPORT],
+}
+
+impl Places {
+    fn of(entries: Entries<'_>) -> Self {
+        let [paused, line_mode, delimiter, limit, transport, ..] = entries.found;
+        let settings = [paused, line_mode, delimiter, limit];
+        Self {
+            last: entries.last,
+            transport: transport.map(|entry| entry.position),
+            settings: settings.map(|entry| entry.map(|entry| (entry.position, entry.value.unbind()))),
+        }
+    }
+
+    /// True if the callback has stored none of the attributes.
+    #[inline]
+    fn are_unchanged(&self, attributes: &Bound<'_, PyDict>) -> bool {
+        let Some((key, mut position)) = self.last else { return false };
+        let found = |position: &mut isize| gil::next_entry(attributes, position, |_| false).map(|(key, _)| key);
+        if found(&mut position) != Some(key) || found(&mut position).is_some() {
+            return false;
+        }
+        self.settings.iter().enumerate().all(|(place, setting)| match setting {
+            Some((position, value)) => entry_at(attributes, *position, place).is_some_and(|present| present.is(value)),
+            None => true,
+        })
+    }
+}
+
+/// Returns the value of an entry that is expected at a position.
+#[inline]
+fn entry_at<'py>(attributes: &Bound<'py, PyDict>, mut position: isize, place: usize) -> Option<Bound<'py, PyAny>> {
+    let key = name(attributes.py(), place).as_ptr() as usize;
+    gil::next_entry(attributes, &mut position, |found| found == key)?.1
 }
 
 #[pymethods]
@@ -115,12 +272,13 @@ impl LineLoop {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let state = self.0.get(py);
         if state.has_called.replace(true) {
-            let protocol = state.protocol.bind(py);
-            if is_disconnecting(protocol, state.attributes.bind(py))? {
+            let position = state.places.borrow().transport;
+            if is_disconnecting(state.protocol.bind(py), state.attributes.bind(py), position)? {
                 state.end.set(End::Disconnecting);
                 return Ok(None);
             }
-            if !state.is_unchanged(py)? && !state.renew(py)? {
+            let unchanged = state.places.borrow().are_unchanged(state.attributes.bind(py));
+            if !unchanged && !state.renew(py)? {
                 state.end.set(End::Uncovered);
                 return Ok(None);
             }
@@ -128,24 +286,19 @@ impl LineLoop {
         Ok(state.next_line(py))
     }
 
-    /// Ends the loop, on every path: the protocol has the rest of the bytes again.
-    fn finish(&self, py: Python<'_>) -> PyResult<()> {
+    /// Ends the loop, on every path: the protocol has the rest of the bytes again. Returns True if
+    /// Twisted's code has to go on, and False if the connection closes.
+    fn finish(&self, py: Python<'_>) -> PyResult<Option<bool>> {
         let state = self.0.get(py);
-        let Some(unparsed) = state.unparsed.take() else { return Ok(()) };
-        unparsed.finish(py)?;
-        state.attributes.bind(py).set_item(intern!(py, "_busyReceiving"), false)
-    }
-
-    /// True if Twisted's code has to go on.
-    #[getter]
-    fn uncovered(&self, py: Python<'_>) -> bool {
-        self.0.get(py).end.get() == End::Uncovered
-    }
-
-    /// True if the connection closes.
-    #[getter]
-    fn disconnecting(&self, py: Python<'_>) -> bool {
-        self.0.get(py).end.get() == End::Disconnecting
+        if let Some(unparsed) = state.unparsed.take() {
+            unparsed.finish(py)?;
+            state.attributes.bind(py).set_item(name(py, BUSY), false)?;
+        }
+        Ok(match state.end.get() {
+            End::Nothing => None,
+            End::Disconnecting => Some(false),
+            End::Uncovered => Some(true),
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -172,7 +325,8 @@ impl State {
         if let Some(length) = found
             && signed(length) <= settings.limit
         {
-            return Some(unparsed.take(py, length, delimiter.len()));
+            unparsed.skip(length + delimiter.len());
+            return Some(PyBytes::new(py, &rest[..length]));
         }
         let most = settings.limit.saturating_add(signed(delimiter.len()));
         let is_partial = settings.is_line_mode && found.is_none() && signed(rest.len()) < most;
@@ -180,28 +334,9 @@ impl State {
         None
     }
 
-    /// True if the callback has stored none of the attributes.
-    #[inline]
-    fn is_unchanged(&self, py: Python<'_>) -> PyResult<bool> {
-        let attributes = self.attributes.bind(py);
-        let mut position = self.position.get();
-        let last = intern!(py, "_busyReceiving").as_ptr() as usize;
-        if gil::next_key(attributes, &mut position) != Some(last) || gil::next_key(attributes, &mut position).is_some()
-        {
-            return Ok(false);
-        }
-        for (name, value) in &self.settings.borrow().entries {
-            if !attributes.get_item(name)?.is_some_and(|present| present.is(value)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Reads all attributes again. Returns false for types that are not covered.
     #[cold]
     fn renew(&self, py: Python<'_>) -> PyResult<bool> {
-        let (protocol, attributes) = (self.protocol.bind(py), self.attributes.bind(py));
         let renewed = match &*self.unparsed.borrow() {
             Some(unparsed) => unparsed.renew(py)?,
             None => false,
@@ -209,66 +344,75 @@ impl State {
         if !renewed {
             return Ok(false);
         }
-        let Some(settings) = Settings::read(protocol, attributes)? else { return Ok(false) };
-        let earlier = self.settings.replace(settings);
+        let entries = Entries::read(self.attributes.bind(py));
+        let Some(settings) = Settings::read(self.protocol.bind(py), &entries)? else { return Ok(false) };
+        let earlier = (self.settings.replace(settings), self.places.replace(Places::of(entries)));
         drop(earlier);
-        self.position.set(mark(attributes)?);
         Ok(true)
     }
 }
 
 impl Settings {
     /// Reads the attributes. Returns `None` for types that are not covered.
-    fn read<'py>(protocol: &Bound<'py, PyAny>, attributes: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
-        let py = protocol.py();
-        let mut entries = Vec::new();
-        let mut read = |name: &Bound<'py, PyString>| match attributes.get_item(name)? {
-            None => protocol.getattr(name),
-            Some(value) => {
-                entries.push((name.clone().unbind(), value.clone().unbind()));
-                Ok(value)
-            }
-        };
-        let is_paused = is_true(&read(intern!(py, "paused"))?)?;
-        let is_line_mode = is_true(&read(intern!(py, "line_mode"))?)?;
-        let delimiter = exact_bytes(read(intern!(py, "delimiter"))?);
-        let limit = exact_int(&read(intern!(py, "MAX_LENGTH"))?);
+    fn read<'py>(protocol: &Bound<'py, PyAny>, entries: &Entries<'py>) -> PyResult<Option<Self>> {
+        let is_paused = is_true(&entries.get(protocol, PAUSED)?)?;
+        let is_line_mode = is_true(&entries.get(protocol, LINE_MODE)?)?;
+        let delimiter = exact_bytes(entries.get(protocol, DELIMITER)?);
+        let limit = exact_int(&entries.get(protocol, LIMIT)?);
         let (Some(delimiter), Some(limit)) = (delimiter, limit) else { return Ok(None) };
-        Ok(Some(Self { delimiter: delimiter.unbind(), limit, is_paused, is_line_mode, entries }))
+        Ok(Some(Self { delimiter: delimiter.unbind(), limit, is_paused, is_line_mode }))
+    }
+
+    /// Returns the line of bytes that are one line, which is to be delivered.
+    fn only_line<'a>(&self, py: Python<'_>, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let delimiter = self.delimiter.as_bytes(py);
+        let length = find(bytes, delimiter)?;
+        let is_all = length + delimiter.len() == bytes.len();
+        let is_due = self.is_line_mode && !self.is_paused && signed(length) <= self.limit;
+        (is_all && is_due).then(|| &bytes[..length])
     }
 }
 
-/// Makes `_busyReceiving` true, and the last key. Returns its position.
-fn mark(attributes: &Bound<'_, PyDict>) -> PyResult<isize> {
-    let busy = intern!(attributes.py(), "_busyReceiving");
-    if attributes.contains(busy)? {
-        attributes.del_item(busy)?;
-    }
-    attributes.set_item(busy, true)?;
-    let (mut position, mut last) = (0, 0);
-    while gil::next_key(attributes, &mut position).is_some() {
-        last = position;
-    }
-    // A step ends one behind its key.
-    Ok(last - 1)
+/// What came of a line that was all there was.
+enum Delivered<'py> {
+    Over(Bound<'py, PyAny>),
+    /// The callback has left bytes.
+    More,
 }
 
-/// Returns the bytes to parse. `None` if the loop is busy already, or for types that are not
-/// covered.
-fn first_bytes<'py>(
+/// Calls the protocol with the only line.
+fn deliver<'py>(
     protocol: &Bound<'py, PyAny>,
     attributes: &Bound<'py, PyDict>,
-    data: &Bound<'py, PyAny>,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    line: Bound<'py, PyBytes>,
+    entries: &Entries<'py>,
+) -> PyResult<Delivered<'py>> {
     let py = protocol.py();
-    let Ok(data) = data.cast_exact::<PyBytes>() else { return Ok(None) };
-    if is_true(&attribute(protocol, attributes, intern!(py, "_busyReceiving"))?)? {
-        return Ok(None);
+    let why = call_method(protocol, intern!(py, "lineReceived"), line.as_any())?;
+    let transport = entries.found[TRANSPORT].as_ref().map(|entry| entry.position);
+    if is_true(&why)? || is_disconnecting(protocol, attributes, transport)? {
+        return Ok(Delivered::Over(why));
     }
-    match exact_bytes(attribute(protocol, attributes, intern!(py, "_buffer"))?) {
-        Some(earlier) => joined(&earlier, data).map(Some),
-        None => Ok(None),
+    match attributes.get_item(name(py, BUFFER))? {
+        Some(left) if left.is_truthy()? => Ok(Delivered::More),
+        _ => Ok(Delivered::Over(py.None().into_bound(py))),
     }
+}
+
+/// True if the transport has been told to close. A protocol without a transport is not closing.
+/// `position` is that of the transport's entry, if it has not moved.
+#[inline]
+fn is_disconnecting(
+    protocol: &Bound<'_, PyAny>,
+    attributes: &Bound<'_, PyDict>,
+    position: Option<isize>,
+) -> PyResult<bool> {
+    let py = protocol.py();
+    let transport = match position.and_then(|position| entry_at(attributes, position, TRANSPORT)) {
+        Some(transport) => transport,
+        None => protocol.getattr(name(py, TRANSPORT))?,
+    };
+    Ok(is_true(&transport)? && is_true(&transport.getattr(intern!(py, "disconnecting"))?)?)
 }
 
 /// Returns the length of the first line, without its delimiter.
@@ -279,13 +423,6 @@ fn find(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
         .filter(|&end| end >= others.len())
         .map(|end| end - others.len())
         .find(|&start| bytes[start..].starts_with(others))
-}
-
-/// True if the transport has been told to close. A protocol without a transport is not closing.
-fn is_disconnecting(protocol: &Bound<'_, PyAny>, attributes: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let py = protocol.py();
-    let transport = attribute(protocol, attributes, intern!(py, "transport"))?;
-    Ok(is_true(&transport)? && is_true(&transport.getattr(intern!(py, "disconnecting"))?)?)
 }
 
 /// Lengths of objects of Python fit: they are signed themselves.

@@ -31,11 +31,13 @@ mod prefixed;
 mod rest;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyString, PyType, PyWeakrefReference};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::gil;
 
 pub(crate) use lines::{LineLoop, Lines};
 pub(crate) use netstrings::Netstrings;
@@ -56,7 +58,7 @@ struct Original {
 /// The classes that were looked at, by the addresses of their objects.
 #[derive(Default)]
 struct Classes {
-    known: HashMap<usize, (Py<PyWeakrefReference>, bool)>,
+    known: BTreeMap<usize, (Py<PyWeakrefReference>, bool)>,
     next_sweep: usize,
 }
 
@@ -81,7 +83,7 @@ impl Original {
         if !self.serves(&protocol.get_type())? {
             return Ok(None);
         }
-        Ok(protocol.getattr(intern!(protocol.py(), "__dict__"))?.cast_into().ok())
+        gil::attributes(protocol).map(Some)
     }
 
     fn serves(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {

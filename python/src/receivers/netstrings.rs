@@ -79,7 +79,8 @@ impl Netstrings {
         let Some((payload, bytes)) = inner.first_bytes(&attributes, data)? else {
             return inner.original.call(protocol, data);
         };
-        let unparsed = Unparsed::begin(&inner.rest, protocol, &attributes, bytes)?;
+        attributes.del_item(intern!(py, "_remainingData"))?;
+        let unparsed = Unparsed::begin(&inner.rest, protocol, &attributes, bytes);
         let reader = Reader { inner, protocol, attributes: &attributes, payload };
         let covered = reader.run(&unparsed);
         unparsed.finish(py)?;

@@ -114,25 +114,22 @@ impl View<'_> {
 }
 
 impl Unparsed {
-    /// Takes the bytes over, so that the protocol has no entry for them any more.
+    /// Takes the bytes over. The protocol's entry for them is deleted already.
     pub(super) fn begin(
         rest: &Py<Rest>,
         protocol: &Bound<'_, PyAny>,
         attributes: &Bound<'_, PyDict>,
         bytes: Bound<'_, PyBytes>,
-    ) -> PyResult<Self> {
+    ) -> Self {
         let py = protocol.py();
         let inner = rest.get().0.get(py);
-        if attributes.contains(&inner.name)? {
-            attributes.del_item(&inner.name)?;
-        }
         let place = Rc::new(Place {
             protocol: protocol.as_ptr() as usize,
             bytes: RefCell::new(bytes.unbind()),
             offset: Cell::new(0),
         });
         inner.loops.borrow_mut().push(place.clone());
-        Ok(Self { rest: rest.clone_ref(py), attributes: attributes.clone().unbind(), place })
+        Self { rest: rest.clone_ref(py), attributes: attributes.clone().unbind(), place }
     }
 
     /// The bytes that are not parsed yet.
