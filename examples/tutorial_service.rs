@@ -19,8 +19,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     ropewalk::run(|reactor| {
+        let descriptions: Vec<String> = std::env::args().skip(1).collect();
+        if descriptions.is_empty() {
+            return Err("expected descriptions of ports, such as tcp:6000".into());
+        }
         let (room, program) = (Connections::new(), MultiService::new());
-        for description in std::env::args().skip(1) {
+        for description in descriptions {
             let endpoint = server_from_string(reactor, &description)?;
             let port = StreamServerEndpointService::new(endpoint, chat::talkers(room.clone()));
             program.add_service(port.drain_with(reactor, DRAIN, |talker| {

@@ -61,7 +61,7 @@
 //! | [`Resolver`] | another way to look up names | `IHostnameResolver` |
 //! | [`ServerEndpointExt`] | `listen` of an endpoint | `IStreamServerEndpoint.listen` |
 //! | [`ClientEndpointExt`] | `connect` of an endpoint | `IStreamClientEndpoint.connect` |
-//! | [`ClientService`] | one connection, made again when it is lost | `ClientService` |
+//! | [`ClientService`], [`Backoff`] | one connection, made again when it is lost, with delays | `ClientService`, `backoffPolicy` |
 //! | [`MultiService`] | services that start and stop as one | `MultiService` |
 //! | [`Context`] | a message in front of the failure of a `Result` | |
 //! | [`Outcome`] | the types that a Deferred's callback may return | a value, an exception, or a Deferred |
@@ -89,6 +89,7 @@
 //! [`Address`]: crate::Address
 //! [`AdoptedStreamServerEndpoint`]: crate::endpoints::AdoptedStreamServerEndpoint
 //! [`BackendKind`]: crate::BackendKind
+//! [`Backoff`]: crate::application::Backoff
 //! [`ClientService`]: crate::application::ClientService
 //! [`ConnectOptions`]: crate::ConnectOptions
 //! [`ClientTls`]: crate::tls::ClientTls

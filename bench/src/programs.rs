@@ -211,8 +211,8 @@ fn build_own(folder: &Path) -> Result<()> {
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
         build.args(["build", "-q", "--release", "-p", "ropewalk-bench", "--bins"]);
-        // Build scripts of dependencies run again if these variables change, and the dependencies are
-        // compiled again. Cargo has set them for this program.
+        // Cargo has set these variables for this program. With other values of them, some of the
+        // dependencies would be compiled again.
         for (name, _) in std::env::vars_os() {
             if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|its| name.to_string_lossy().starts_with(its)) {
                 build.env_remove(name);

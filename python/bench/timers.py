@@ -3,7 +3,8 @@ Schedules delayed calls and ends: C{timers.py REACTOR CASE CALLS}. What two runs
 numbers of calls take, subtracted, is that of the calls alone.
 
 C{cancel} schedules calls and cancels them, a hundred at a time. C{once} does so one at a time, and
-C{live} too, with 10,000 other calls pending. C{fire} has a call that schedules the next one.
+C{live} too, with 10,000 other calls pending. C{due} schedules a hundred calls that are due, which
+the next turn makes. C{fire} has a call that schedules the next one.
 
 With C{-} for CALLS, it reads numbers of calls from its input, and answers each with the seconds of
 CPU that the calls took.
@@ -57,12 +58,19 @@ def main():
             later(1000, nothing).cancel()
         end(started)
 
+    def due(left, started=None):
+        if not left:
+            return end(started)
+        for _ in range(99):
+            later(0, nothing)
+        later(0, due, left - 100, started)
+
     def fire(left, started=None):
         if not left:
             return end(started)
         later(0, fire, left - 1, started)
 
-    run_case = {"cancel": cancel, "once": once, "live": once, "fire": fire}[case]
+    run_case = {"cancel": cancel, "once": once, "live": once, "due": due, "fire": fire}[case]
     if case == "live":
         pending = [later(500 + place, nothing) for place in range(10_000)]
     begin()

@@ -6,9 +6,8 @@
 //! | call a function once, later, and get its result | [`defer_later`] | `deferLater` |
 //! | do a long job in small steps, beside other work | [`Cooperator`], [`CooperativeTask`] | the same |
 //!
-//! All of it runs on any [`Clock`]: the reactor in a program,
-//! [`testing::VirtualClock`](crate::testing::VirtualClock) in a test. This room reads no clock
-//! itself. Time is counted in whole nanoseconds, so nothing drifts.
+//! All of it runs on any [`Clock`]: the reactor in a program, the `VirtualClock` of `testing` in a
+//! test. This room reads no clock itself. Time is counted in whole nanoseconds, so nothing drifts.
 //!
 //! Foreign code that runs here (functions, iterators, callbacks, and the drops of their values) may
 //! call back into the same object: nothing is borrowed meanwhile. A panic becomes a failure, as

@@ -4,7 +4,7 @@
 //!
 //! | case | kinds, in pairs that alternate |
 //! |---|---|
-//! | a file of 1 GiB, over one connection | read and written; sent by the system (`FileSender::file`) |
+//! | a file of 1 GiB, over one connection | read and written; sent by the system (`FileSender::file`); a bare loop |
 //! | a broadcast to 1,000 readers: a head, and 4 KiB or 64 KiB | copied writes; shared ones; tokio's `write_vectored` |
 //!
 //! The time is that of the sending thread, with the work of the system on its behalf. On a loopback
@@ -27,6 +27,7 @@ use ropewalk::protocols::FileSender;
 use ropewalk::reactor::AdoptOptions;
 use ropewalk::transport::Streaming;
 use ropewalk::{Connection, Failure, Reactor, Result, Transport};
+use rustix::fs::sendfile;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Bytes before each message of a broadcast, which are written by themselves.
@@ -69,9 +70,10 @@ type BroadcastCase = fn(&Broadcast) -> Result<u64>;
 
 fn report(sizes: &Sizes) -> Result<()> {
     let file = file_of(sizes.file)?;
-    let ways: [(&str, FileCase); 2] = [
+    let ways: [(&str, FileCase); 3] = [
         ("read", |file, size| send_file(FileSender::new(file), size)),
         ("sent by the system", |file, size| send_file(FileSender::file(file), size)),
+        ("a bare loop of sendfile", send_file_bare),
     ];
     compare("file", sizes.pairs, ways, |way| way(at_start(&file)?, sizes.file))?;
     for (length, count) in sizes.messages {
@@ -154,6 +156,19 @@ fn send_file<R: Read + 'static>(sender: FileSender<R>, size: u64) -> Result<u64>
         sender.begin(&transport).add_callback(move |_| done.lose_connection()).or_log("sending a file");
         Ok(())
     })?;
+    finish(reading, cpu_time() - before)
+}
+
+/// The same by a loop of system calls that block.
+fn send_file_bare(file: File, size: u64) -> Result<u64> {
+    let size = usize::try_from(size)?;
+    let (mut streams, reading) = readers(1, size)?;
+    let before = cpu_time();
+    let (stream, mut left) = (streams.remove(0), size);
+    while left > 0 {
+        left -= sendfile(&stream, &file, None, left.min(1 << 20))?;
+    }
+    drop(stream);
     finish(reading, cpu_time() - before)
 }
 
