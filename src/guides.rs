@@ -39,4 +39,5 @@ pages! {
     tls "../docs/guide/src/how-to/tls.md"
     programs "../docs/guide/src/from-twisted/programs.md"
     rust "../docs/guide/src/from-twisted/rust.md"
+    tutorial_lines "../docs/guide/src/tutorial/2-lines.md"
 }

@@ -91,7 +91,7 @@ pub enum DescriptionErrorKind {
     #[error("there is no type: expected one, as in tcp:8888")]
     NoType,
     /// The type of endpoint is unknown here; a type may be one for servers or for clients only.
-    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), Likeliest(.name, .known))]
+    #[error("{} is not a type of endpoint: expected {}", Quoted(.name), CommaList(.known))]
     UnknownType {
         /// The type, as written.
         name: String,
@@ -177,14 +177,13 @@ impl fmt::Display for Quoted<'_> {
 
 /// Shows the known name that was meant, if one differs from the written one by nothing but case,
 /// hyphens and underscores; else all of them.
-struct Likeliest<'a, S>(&'a str, &'a [S]);
+struct Likeliest<'a>(&'a str, &'a [&'static str]);
 
-impl<S: AsRef<str> + fmt::Display> fmt::Display for Likeliest<'_, S> {
+impl fmt::Display for Likeliest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bare = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
-        let meant = self.1.iter().find(|known| bare(known.as_ref()) == bare(self.0));
-        match meant {
-            Some(name) => write!(f, "{name}"),
+        match self.1.iter().find(|known| bare(known) == bare(self.0)) {
+            Some(meant) => f.write_str(meant),
             None => CommaList(self.1).fmt(f),
         }
     }

@@ -34,9 +34,12 @@ fn server_errors_say_what_where_and_what_was_expected() {
             7,
             r#""prot" is not an argument of this type of endpoint: expected port, interface, backlog, noDelay, ipv6Only, reuseAddress, reusePort, receiveBuffer, sendBuffer, queueLimit, atQueueLimit, maxConnections, maxPerPeer, peerPrefix, acceptRate, whenFull, idleTimeout, receiveTimeout, firstBytes, lifetime, rate, receiveRate, sendRate, totalRate, totalReceiveRate, totalSendRate or trafficLog"#,
         ),
-        ("tcp:80:idle_timeout=5", 7, r#""idle_timeout" is not an argument of this type of endpoint: expected idleTimeout"#),
+        (
+            "tcp:80:idle_timeout=5",
+            7,
+            r#""idle_timeout" is not an argument of this type of endpoint: expected idleTimeout"#,
+        ),
         ("tcp:80:NoDelay=1", 7, r#""NoDelay" is not an argument of this type of endpoint: expected noDelay"#),
-        ("TCP:80", 0, r#""TCP" is not a type of endpoint: expected tcp"#),
         (
             "tcp:80:=",
             7,
