@@ -26,8 +26,7 @@ pub(crate) fn executable(name: &str) -> PathBuf {
 }
 
 fn build_into(target: &Path) {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = process::cargo();
     build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--examples", "--target-dir"]).arg(target);
     if !cfg!(debug_assertions) {
         build.arg("--release");

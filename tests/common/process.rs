@@ -152,3 +152,15 @@ fn leave_descriptors() {
 fn settle_allocator() {
     drop(std::hint::black_box([(); 8].map(|()| Vec::<u8>::with_capacity(100 << 10))));
 }
+
+/// Returns cargo, to build a program that a test runs. What it has set for the test is left out:
+/// with other values of these variables, some of the dependencies would be compiled again.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|its| name.to_string_lossy().starts_with(its)) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}

@@ -13,7 +13,6 @@ pub mod programs;
 pub mod servers;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 pub use backends::{LIMIT, on_each, result_of, run_until};
 pub(crate) use process::own_process;
@@ -25,8 +24,7 @@ pub fn example(name: &str, feature: &str) -> PathBuf {
     let profile = tests.parent().and_then(Path::parent).expect("the directory of the profile");
     let path = profile.join("examples").join(name);
     if !path.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
+        let mut build = process::cargo();
         build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--features", feature]);
         build.args(["--example", name, "--target-dir"]).arg(profile.parent().expect("the target directory"));
         if !cfg!(debug_assertions) {
