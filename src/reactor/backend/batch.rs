@@ -16,6 +16,17 @@ const GAP: usize = 64;
 /// have.
 const COALESCED_BYTES: usize = 65_535;
 
+/// Bytes of a datagram that are received beside those of the others of its batch, for a call that
+/// takes a room in two pieces. Nearly all datagrams fit. In rooms of 64 KiB each would touch a page
+/// of its own, which takes a few hundredths of the time of an echo (`docs/costs.md`).
+const HEAD_BYTES: usize = 2048;
+
+/// Bytes from one of these heads to the next.
+const HEAD_STRIDE: usize = HEAD_BYTES + GAP;
+
+/// Bytes of all heads of a batch.
+const HEADS_BYTES: usize = BATCH * HEAD_STRIDE;
+
 /// A received datagram, or several of one peer, one behind the other.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReceivedDatagram {
@@ -40,7 +51,10 @@ pub(crate) struct TakenDatagram<'a> {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct DatagramBatch {
+    /// The heads, if there are any, and then the rooms. A room begins with a place for its head.
     room: Vec<u8>,
+    /// The first bytes of the datagrams are among the heads.
+    has_heads: bool,
     /// Bytes that are taken of one datagram.
     most: usize,
     /// The system may put several datagrams into one room.
@@ -58,7 +72,7 @@ impl DatagramBatch {
     pub(crate) fn prepare(&mut self, most: usize, coalesces: bool) {
         self.clear();
         (self.most, self.coalesces) = (most, coalesces);
-        let length = BATCH * self.stride();
+        let length = HEADS_BYTES + BATCH * self.stride();
         if self.room.len() < length {
             // Memory that is asked for as zeros is provided by the system when it is written to.
             self.room = vec![0; length];
@@ -68,7 +82,7 @@ impl DatagramBatch {
     /// Removes all datagrams.
     pub(crate) fn clear(&mut self) {
         self.received.clear();
-        (self.taken, self.taken_bytes) = (0, 0);
+        (self.taken, self.taken_bytes, self.has_heads) = (0, 0, false);
     }
 
     /// Returns `true` if the system may put several datagrams into one room.
@@ -81,7 +95,25 @@ impl DatagramBatch {
     pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let (bytes, stride) = (self.room_bytes(), self.stride());
         let free = self.received.len() * stride..BATCH * stride;
-        self.room[free].chunks_exact_mut(stride).map(move |room| &mut room[..bytes])
+        self.room[HEADS_BYTES..][free].chunks_exact_mut(stride).map(move |room| &mut room[..bytes])
+    }
+
+    /// Returns the rooms that are free in two pieces each, of which the second is empty if the first
+    /// is large enough.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn rooms_in_pieces(&mut self) -> impl Iterator<Item = [&mut [u8]; 2]> {
+        let (bytes, stride) = (self.room_bytes(), self.stride());
+        self.has_heads = !self.coalesces && bytes > HEAD_BYTES;
+        let has_heads = self.has_heads;
+        let (heads, rooms) = self.room.split_at_mut(HEADS_BYTES);
+        let rooms = rooms[..BATCH * stride].chunks_exact_mut(stride);
+        heads.chunks_exact_mut(HEAD_STRIDE).zip(rooms).skip(self.received.len()).map(move |(head, room)| {
+            if has_heads {
+                [&mut head[..HEAD_BYTES], &mut room[HEAD_BYTES..bytes]]
+            } else {
+                [&mut room[..bytes], &mut []]
+            }
+        })
     }
 
     /// Records a datagram that is in the first of the free [rooms](Self::rooms).
@@ -91,7 +123,7 @@ impl DatagramBatch {
 
     /// Takes the next datagram.
     pub(crate) fn take(&mut self) -> Option<TakenDatagram<'_>> {
-        let start = self.taken * self.stride() + self.taken_bytes;
+        let start = self.start();
         let ReceivedDatagram { filled, each, truncated, peer } = self.received.get(self.taken)?;
         let rest = filled - self.taken_bytes;
         let length = each.map_or(rest, |each| each.get().min(rest));
@@ -102,7 +134,23 @@ impl DatagramBatch {
         }
         // A room for several datagrams has more than is taken of one.
         let truncated = if length > self.most { Some(Some(length)) } else { *truncated };
-        Some(TakenDatagram { data: &self.room[start..start + length.min(self.most)], truncated, peer })
+        Some(TakenDatagram { data: &self.room[start..][..length.min(self.most)], truncated, peer })
+    }
+
+    /// Returns the place of the next datagram's bytes. Those that have more than a head are put
+    /// together.
+    fn start(&mut self) -> usize {
+        let (head, start) = (self.taken * HEAD_STRIDE, HEADS_BYTES + self.taken * self.stride() + self.taken_bytes);
+        if !self.has_heads {
+            return start;
+        }
+        match self.received.get(self.taken) {
+            Some(long) if long.filled > HEAD_BYTES => {
+                self.room.copy_within(head..head + HEAD_BYTES, start);
+                start
+            }
+            _ => head,
+        }
     }
 
     /// Returns `true` if all datagrams were taken.
@@ -151,6 +199,33 @@ mod tests {
                 assert_eq!((datagram.data, datagram.truncated), (&vec![number; most][..], None));
             }
             assert!(batch.is_empty() && batch.take().is_none());
+        }
+    }
+
+    /// Datagrams that came in two pieces are whole, of every length around that of the first piece.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn datagrams_in_pieces_are_whole() {
+        let mut batch = DatagramBatch::default();
+        let peer = Address::Inet(([127, 0, 0, 1], 7).into());
+        for (most, coalesces) in
+            [(3000, false), (HEAD_BYTES + 1, false), (HEAD_BYTES, false), (70, false), (3000, true)]
+        {
+            batch.prepare(most, coalesces);
+            let lengths = [0, 1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1, 2999, 3000].map(|length| length.min(most));
+            let pattern: Vec<u8> = (0..3000_usize).map(|at| (at % 251) as u8).collect();
+            for (number, length) in lengths.into_iter().enumerate() {
+                let pieces = batch.rooms_in_pieces().next().expect("there is room");
+                assert_eq!(pieces[1].is_empty(), coalesces || most <= HEAD_BYTES);
+                let places = pieces.into_iter().flatten();
+                places.zip(&pattern[..length]).for_each(|(place, byte)| *place = byte.wrapping_add(number as u8));
+                batch.push(ReceivedDatagram { filled: length, each: None, truncated: None, peer: peer.clone() });
+            }
+            for (number, length) in lengths.into_iter().enumerate() {
+                let data = batch.take().expect("a datagram").data;
+                assert!(data.iter().zip(&pattern).all(|(byte, own)| *byte == own.wrapping_add(number as u8)));
+                assert_eq!(data.len(), length, "{most} bytes at most");
+            }
         }
     }
 

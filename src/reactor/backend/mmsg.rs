@@ -39,13 +39,16 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     let mut headers = [const { MaybeUninit::uninit() }; BATCH];
     let mut controls = batch.coalesces().then_some([Control::<libc::c_int>::EMPTY; BATCH]);
     let mut rooms = 0;
-    for (((room, address), slice), header) in batch.rooms().zip(&mut addresses).zip(&mut slices).zip(&mut headers) {
-        let slice = slice.write(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
+    let free = batch.rooms_in_pieces().zip(&mut addresses).zip(&mut slices).zip(&mut headers);
+    for (((pieces, address), slice), header) in free {
+        let count = if pieces[1].is_empty() { 1 } else { 2 };
+        let slice =
+            slice.write(pieces.map(|piece| libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() }));
         let header = &mut header.write(NO_HEADER).msg_hdr;
         header.msg_name = address.as_mut_ptr().cast();
         header.msg_namelen = ADDRESS_BYTES as libc::socklen_t;
-        header.msg_iov = slice;
-        header.msg_iovlen = 1;
+        header.msg_iov = slice.as_mut_ptr();
+        header.msg_iovlen = count;
         rooms += 1;
     }
     let headers = &mut headers[..rooms];
@@ -56,10 +59,10 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
         header.msg_hdr.msg_controllen = mem::size_of_val(control) as _;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: Each header names an address, a slice, through it a room of the batch, and a control
-    // message or none, each with its length. All of them live until the call returns, and nothing
-    // else uses them meanwhile: the rooms are borrowed from the batch one by one and do not
-    // overlap. The timeout is none.
+    // SAFETY: Each header names an address, slices, through them the pieces of a room of the batch,
+    // and a control message or none, each with its length or number. All of them live until the call
+    // returns, and nothing else uses them meanwhile: the pieces are borrowed from the batch one by
+    // one and do not overlap. The timeout is none.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
