@@ -9,6 +9,7 @@ use ropewalk::reactor::{ConnectionState, UnixListenOptions};
 use ropewalk::testing::MemoryReactor;
 use ropewalk::transport::DiscardMode;
 use ropewalk::{BackendKind, ConnectOptions, ListenOptions, Reactor, Result, Transport, for_protocol};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::common::*;
 use crate::group::{ANY_PORT, backends, counters, counting, greeted, group, inet};
@@ -150,7 +151,8 @@ fn real_sockets_have_descriptors_and_queues() {
         }
         let port = reactor.listen_tcp(loopback(), &ListenOptions::new(), for_protocol(|_| Obedient)).unwrap();
         let mut peer = dial(port.host().socket_addr().unwrap());
-        // Twice as much comes back, and this peer does not read.
+        // Twice as much comes back, this peer does not read, and the system has no room for it.
+        set_socket_recv_buffer_size(&peer, 64 << 10).unwrap();
         let message = vec![b'x'; 8 << 20];
         let writer = std::thread::spawn(move || {
             peer.write_all(&message).expect("room");

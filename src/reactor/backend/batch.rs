@@ -18,7 +18,7 @@ const COALESCED_BYTES: usize = 65_535;
 
 /// Bytes of a datagram that are received beside those of the others of its batch, for a call that
 /// takes a room in two pieces. Nearly all datagrams fit. In rooms of 64 KiB each would touch a page
-/// of its own, which takes a few hundredths of the time of an echo (`docs/costs.md`).
+/// of its own, which takes a few hundredths of the time of an echo (`docs/decisions/008`).
 const HEAD_BYTES: usize = 2048;
 
 /// Bytes from one of these heads to the next.
@@ -92,14 +92,15 @@ impl DatagramBatch {
     }
 
     /// Returns the rooms that are free, one for each datagram.
+    #[cfg(any(test, feature = "testing", not(any(target_os = "linux", target_os = "android"))))]
     pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let (bytes, stride) = (self.room_bytes(), self.stride());
         let free = self.received.len() * stride..BATCH * stride;
         self.room[HEADS_BYTES..][free].chunks_exact_mut(stride).map(move |room| &mut room[..bytes])
     }
 
-    /// Returns the rooms that are free in two pieces each, of which the second is empty if the first
-    /// is large enough.
+    /// Returns the rooms that are free in two pieces each. The second one is empty if the first is
+    /// large enough.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn rooms_in_pieces(&mut self) -> impl Iterator<Item = [&mut [u8]; 2]> {
         let (bytes, stride) = (self.room_bytes(), self.stride());

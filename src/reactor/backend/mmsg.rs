@@ -60,9 +60,9 @@ pub(super) fn receive<const ADDRESS_BYTES: usize>(
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: Each header names an address, slices, through them the pieces of a room of the batch,
-    // and a control message or none, each with its length or number. All of them live until the call
-    // returns, and nothing else uses them meanwhile: the pieces are borrowed from the batch one by
-    // one and do not overlap. The timeout is none.
+    // and a control message or none, each with its length or number. All of them live until the
+    // call returns, and nothing else uses them meanwhile: the pieces are borrowed from the batch
+    // one by one and do not overlap. The timeout is none.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), rooms as libc::c_uint, flags as _, ptr::null_mut())
     };
