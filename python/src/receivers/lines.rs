@@ -60,7 +60,7 @@ impl Lines {
     }
 }
 
-/// What came of a call of `dataReceived`.
+/// The outcome of the beginning of `dataReceived`.
 enum Begun<'py> {
     /// Lines are to be delivered.
     Loop(LineLoop),
@@ -373,7 +373,7 @@ impl Settings {
     }
 }
 
-/// What came of a line that was all there was.
+/// The outcome of a line that was all there was.
 enum Delivered<'py> {
     Over(Bound<'py, PyAny>),
     /// The callback has left bytes.
