@@ -52,6 +52,10 @@ impl DatagramTransport {
     /// Joins a group (Twisted: `joinGroup`). The port receives the datagrams to the group that
     /// arrive on the interface, until it [leaves](Self::leave_group) the group or stops.
     ///
+    /// On Linux, a port that is bound to all addresses (`0.0.0.0`) also receives the datagrams of
+    /// groups that other sockets of the host have joined. One that is bound to the address of the
+    /// group receives those of this group alone.
+    ///
     /// ```
     /// # use ropewalk::datagram::{MulticastInterface, UdpOptions};
     /// # use ropewalk::interfaces::*;

@@ -1,6 +1,7 @@
 //! Multicast over the loopback interface, for both families.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::*;
 use ropewalk::datagram::MulticastInterface;
@@ -9,15 +10,24 @@ use ropewalk::error::DatagramError;
 /// A group, the address that a member binds, and the interface.
 type Group = (IpAddr, &'static str, MulticastInterface);
 
+/// Groups that no other test has. Linux delivers the datagrams of a group to every port that is
+/// bound to all addresses, as long as any socket of the host is a member.
+fn new_groups() -> (Ipv4Addr, Ipv6Addr) {
+    static NUMBER: AtomicU16 = AtomicU16::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = number.to_be_bytes();
+    (Ipv4Addr::new(239, 255, 77 + high, low), Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x77, number))
+}
+
 /// The groups of both families: IPv4 on the loopback interface, IPv6 on an interface with routes
 /// for groups. Without such an interface there is the first only.
 fn groups() -> Vec<Group> {
-    let v4 = ("239.255.77.1".parse().expect("a group"), "0.0.0.0:0", Ipv4Addr::LOCALHOST.into());
+    let v4 = (new_groups().0.into(), "0.0.0.0:0", Ipv4Addr::LOCALHOST.into());
     [v4].into_iter().chain(ipv6_group()).collect()
 }
 
 fn ipv6_group() -> Option<Group> {
-    let group: Ipv6Addr = "ff12::77:1".parse().expect("a group");
+    let (_, group) = new_groups();
     let socket = UdpSocket::bind("[::]:0").expect("a socket");
     let index = (1..64).find(|index| {
         let to = SocketAddrV6::new(group, 9, 0, *index);
@@ -35,9 +45,7 @@ fn outer_groups() -> Vec<Group> {
     // This sends nothing: it asks the routes for the interface.
     let routed = socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
     let v4 = match routed {
-        Ok(IpAddr::V4(address)) if !address.is_loopback() => {
-            Some(("239.255.77.1".parse().expect("a group"), "0.0.0.0:0", address.into()))
-        }
+        Ok(IpAddr::V4(address)) if !address.is_loopback() => Some((new_groups().0.into(), "0.0.0.0:0", address.into())),
         _ => {
             println!("skipped for IPv4: there is no route to other hosts");
             None
@@ -76,6 +84,26 @@ fn a_member_receives_until_it_leaves() {
             run_until(&reactor, || log.has("received three"));
             assert_eq!(log.all(), ["started", "received one", "received three"]);
         }
+    });
+}
+
+/// A port that is bound to the address of a group receives nothing of the groups of others. One
+/// that is bound to all addresses does, on Linux.
+#[test]
+fn a_port_at_the_address_of_its_group() {
+    on_each(|reactor| {
+        let interface = Ipv4Addr::LOCALHOST.into();
+        let [(own, _), (other, _)] = [new_groups(), new_groups()];
+        let logs = [Log::default(), Log::default()];
+        let port = member(&reactor, &format!("{own}:0"), &interface, &logs[0]);
+        let everywhere = member(&reactor, &format!("0.0.0.0:{}", port.host().port().unwrap()), &interface, &logs[1]);
+        port.join_group(own.into(), &interface).expect("it joins");
+        everywhere.join_group(other.into(), &interface).expect("it joins");
+        everywhere.write(b"other", &to(other.into(), &port)).expect("it is sent");
+        everywhere.write(b"own", &to(own.into(), &port)).expect("it is sent");
+        run_until(&reactor, || logs.iter().all(|log| log.has("received own")));
+        assert_eq!(logs[0].all(), ["started", "received own"]);
+        assert_eq!(logs[1].all(), ["started", "received other", "received own"]);
     });
 }
 
@@ -143,7 +171,8 @@ fn the_ttl_reaches_the_socket() {
 #[test]
 fn interfaces_are_named_in_three_ways() {
     on_each(|reactor| {
-        let v4 = "239.255.77.1".parse().expect("a group");
+        let (v4, v6) = new_groups();
+        let (v4, v6): (IpAddr, IpAddr) = (v4.into(), v6.into());
         let by_name = MulticastInterface::Name("lo".to_owned());
         for interface in [by_name.clone(), MulticastInterface::Index(1), Ipv4Addr::LOCALHOST.into()] {
             let log = Log::default();
@@ -153,7 +182,6 @@ fn interfaces_are_named_in_three_ways() {
             run_until(&reactor, || log.has("received hello"));
             port.leave_group(v4, &interface).expect("it leaves");
         }
-        let v6 = "ff12::77:1".parse().expect("a group");
         let port = member(&reactor, "[::]:0", &by_name, &Log::default());
         port.join_group(v6, &by_name).expect("it joins");
         let address = port.join_group("ff12::77:2".parse().unwrap(), &Ipv4Addr::LOCALHOST.into());
@@ -167,7 +195,8 @@ fn interfaces_are_named_in_three_ways() {
 #[test]
 fn a_bad_group_is_an_error() {
     on_each(|reactor| {
-        let [v4, v6]: [IpAddr; 2] = ["239.255.77.1", "ff12::77:1"].map(|group| group.parse().expect("a group"));
+        let (v4, v6) = new_groups();
+        let (v4, v6): (IpAddr, IpAddr) = (v4.into(), v6.into());
         let interface = Ipv4Addr::LOCALHOST.into();
         let port = member(&reactor, "0.0.0.0:0", &interface, &Log::default());
         for (group, reason) in [(v6, "another family"), (Ipv4Addr::new(10, 0, 0, 1).into(), "no multicast group")] {
