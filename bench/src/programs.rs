@@ -36,8 +36,9 @@ pub const BASELINE: Peer = Peer { name: "epoll-c", engine: Engine::C("epoll.c", 
 pub const DATAGRAM_BASELINE: Peer = Peer { name: "mmsg-c", engine: Engine::C("udp.c", None) };
 
 /// The peers that echo datagrams, in the order of the tables. The baseline is a peer of itself.
-pub const DATAGRAM_PEERS: [Peer; 4] = [
+pub const DATAGRAM_PEERS: [Peer; 5] = [
     Peer { name: "control", ..DATAGRAM_BASELINE },
+    Peer { name: "mmsg-epoll-c", engine: Engine::C("udp_epoll.c", None) },
     OURS[0],
     OURS[1],
     Peer { name: "tokio", engine: Engine::Rust("tokio", None) },
@@ -104,7 +105,7 @@ impl Peer {
         (service == Service::ECHO && self.name != DATAGRAM_BASELINE.name)
             || match self.engine {
                 Engine::Rust(kind, _) => ["ropewalk", "tokio"].contains(&kind),
-                Engine::C(file, _) => service == Service::DATAGRAMS && file == "udp.c",
+                Engine::C(file, _) => service == Service::DATAGRAMS && file.starts_with("udp"),
                 Engine::Python(name) => name == "twisted" && service.answers && !service.tls,
             }
     }

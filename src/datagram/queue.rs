@@ -40,6 +40,13 @@ struct QueuedDatagram {
     to: Option<SocketAddr>,
 }
 
+impl QueuedDatagram {
+    /// Returns `true` if this one and those behind it, `bytes` together, make a run with `next`.
+    fn is_run_with(&self, next: &Self, bytes: usize) -> bool {
+        next.to == self.to && (1..=self.length).contains(&next.length) && bytes + next.length <= MOST_RUN_BYTES
+    }
+}
+
 /// Datagrams of one length to one destination, in order. The last may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run<'a> {
@@ -83,17 +90,16 @@ impl DatagramQueue {
     pub(crate) fn runs(&self, most: usize) -> impl Iterator<Item = Run<'_>> {
         let receiver = self.receiver();
         let mut rest = &self.bytes[self.start..];
-        let mut entries = self.entries.iter().peekable();
+        let mut entries = self.entries.iter();
         std::iter::from_fn(move || {
-            let first = *entries.next()?;
+            let first = entries.next()?;
             let (mut count, mut bytes, mut last) = (1, first.length, first.length);
             while count < most && last == first.length {
-                let fits = |next: &&QueuedDatagram| {
-                    next.to == first.to
-                        && (1..=first.length).contains(&next.length)
-                        && bytes + next.length <= MOST_RUN_BYTES
+                let behind = entries.clone();
+                let Some(next) = entries.next().filter(|next| first.is_run_with(next, bytes)) else {
+                    entries = behind;
+                    break;
                 };
-                let Some(next) = entries.next_if(fits) else { break };
                 (count, bytes, last) = (count + 1, bytes + next.length, next.length);
             }
             let (data, behind) = rest.split_at(bytes);

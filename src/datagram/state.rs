@@ -243,6 +243,14 @@ impl DatagramState {
         }
     }
 
+    /// Sends what was collected, and goes on collecting.
+    pub(crate) fn send_collected(&self) {
+        if self.collecting.borrow().is_some() {
+            self.set_collecting(false);
+            self.set_collecting(true);
+        }
+    }
+
     /// Returns `true` if writes are collected. A child that a callback has forked collects none.
     #[inline]
     fn is_collecting(&self) -> bool {

@@ -17,7 +17,8 @@ pub(super) fn section(results: &Results) -> String {
     });
     format!(
         "## Datagrams\n\nAn echo of datagrams, from 64 sockets that each have one on the way: CPU time of the server for a datagram, and \
-         datagrams per second, as ratios to a loop of `recvmmsg` and `sendmmsg` in C. Median, and quartiles. The last column is the CPU time \
+         datagrams per second, as ratios to a loop of `recvmmsg` and `sendmmsg` in C. It blocks in `recvmmsg`, and so serves one \
+         socket; `mmsg-epoll-c` is the same loop with a wait of epoll. Median, and quartiles. The last column is the CPU time \
          in nanoseconds. Measured on {}, {}.\n\n{tables}",
         datagrams.processor, datagrams.date
     )

@@ -59,6 +59,8 @@ pub(crate) struct DatagramBatch {
     most: usize,
     /// The system may put several datagrams into one room.
     coalesces: bool,
+    /// Number of rooms for the next receive.
+    offered: usize,
     received: Vec<ReceivedDatagram>,
     /// Number of rooms that were taken out.
     taken: usize,
@@ -71,12 +73,18 @@ impl DatagramBatch {
     /// one room if the socket `coalesces` them.
     pub(crate) fn prepare(&mut self, most: usize, coalesces: bool) {
         self.clear();
-        (self.most, self.coalesces) = (most, coalesces);
+        (self.most, self.coalesces, self.offered) = (most, coalesces, BATCH);
         let length = HEADS_BYTES + BATCH * self.stride();
         if self.room.len() < length {
             // Memory that is asked for as zeros is provided by the system when it is written to.
             self.room = vec![0; length];
         }
+    }
+
+    /// Sets the number of rooms that a receive may fill: a call prepares each of them, whether it
+    /// is filled or not.
+    pub(crate) fn offer(&mut self, rooms: usize) {
+        self.offered = rooms.min(BATCH);
     }
 
     /// Removes all datagrams.
@@ -95,7 +103,7 @@ impl DatagramBatch {
     #[cfg(any(test, feature = "testing", not(any(target_os = "linux", target_os = "android"))))]
     pub(crate) fn rooms(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let (bytes, stride) = (self.room_bytes(), self.stride());
-        let free = self.received.len() * stride..BATCH * stride;
+        let free = self.received.len() * stride..self.offered * stride;
         self.room[HEADS_BYTES..][free].chunks_exact_mut(stride).map(move |room| &mut room[..bytes])
     }
 
@@ -107,7 +115,7 @@ impl DatagramBatch {
         self.has_heads = !self.coalesces && bytes > HEAD_BYTES;
         let has_heads = self.has_heads;
         let (heads, rooms) = self.room.split_at_mut(HEADS_BYTES);
-        let rooms = rooms[..BATCH * stride].chunks_exact_mut(stride);
+        let rooms = rooms[..self.offered * stride].chunks_exact_mut(stride);
         heads.chunks_exact_mut(HEAD_STRIDE).zip(rooms).skip(self.received.len()).map(move |(head, room)| {
             if has_heads {
                 [&mut head[..HEAD_BYTES], &mut room[HEAD_BYTES..bytes]]
@@ -124,7 +132,24 @@ impl DatagramBatch {
 
     /// Takes the next datagram.
     pub(crate) fn take(&mut self) -> Option<TakenDatagram<'_>> {
-        let start = self.start();
+        if self.coalesces {
+            return self.take_of_several();
+        }
+        let ReceivedDatagram { filled, truncated, .. } = *self.received.get(self.taken)?;
+        let start = match (self.has_heads, filled <= HEAD_BYTES) {
+            (true, true) => self.taken * HEAD_STRIDE,
+            (true, false) => self.join_pieces(),
+            (false, _) => self.start(),
+        };
+        self.taken += 1;
+        let peer = &self.received[self.taken - 1].peer;
+        Some(TakenDatagram { data: &self.room[start..][..filled], truncated, peer })
+    }
+
+    /// Takes the next datagram, where a room may have several.
+    #[inline(never)]
+    fn take_of_several(&mut self) -> Option<TakenDatagram<'_>> {
+        let start = self.start() + self.taken_bytes;
         let ReceivedDatagram { filled, each, truncated, peer } = self.received.get(self.taken)?;
         let rest = filled - self.taken_bytes;
         let length = each.map_or(rest, |each| each.get().min(rest));
@@ -133,25 +158,22 @@ impl DatagramBatch {
         } else {
             self.taken_bytes += length;
         }
-        // A room for several datagrams has more than is taken of one.
+        // The room has more bytes than are taken of one datagram.
         let truncated = if length > self.most { Some(Some(length)) } else { *truncated };
         Some(TakenDatagram { data: &self.room[start..][..length.min(self.most)], truncated, peer })
     }
 
-    /// Returns the place of the next datagram's bytes. Those that have more than a head are put
-    /// together.
-    fn start(&mut self) -> usize {
-        let (head, start) = (self.taken * HEAD_STRIDE, HEADS_BYTES + self.taken * self.stride() + self.taken_bytes);
-        if !self.has_heads {
-            return start;
-        }
-        match self.received.get(self.taken) {
-            Some(long) if long.filled > HEAD_BYTES => {
-                self.room.copy_within(head..head + HEAD_BYTES, start);
-                start
-            }
-            _ => head,
-        }
+    /// Returns the start of the next room.
+    fn start(&self) -> usize {
+        HEADS_BYTES + self.taken * self.stride()
+    }
+
+    /// Puts the head of the next datagram in front of the rest of it. Returns its start.
+    #[inline(never)]
+    fn join_pieces(&mut self) -> usize {
+        let (head, start) = (self.taken * HEAD_STRIDE, self.start());
+        self.room.copy_within(head..head + HEAD_BYTES, start);
+        start
     }
 
     /// Returns `true` if all datagrams were taken.
@@ -159,9 +181,14 @@ impl DatagramBatch {
         self.taken == self.received.len()
     }
 
-    /// Returns `true` if there is no room for another datagram.
+    /// Returns `true` if all rooms that were offered are filled.
     pub(crate) fn is_full(&self) -> bool {
-        self.received.len() == BATCH
+        self.received.len() == self.offered
+    }
+
+    /// Returns the number of rooms that are filled.
+    pub(crate) fn filled_rooms(&self) -> usize {
+        self.received.len()
     }
 
     /// Returns the length of each room.

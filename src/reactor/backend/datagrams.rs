@@ -8,7 +8,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::batch::DatagramBatch;
+use super::batch::{BATCH, DatagramBatch};
 use super::reported::Readiness;
 use super::socket_file::SocketFile;
 use super::table::Requeue;
@@ -16,6 +16,10 @@ use super::udp::{self, BoundDatagrams, DatagramReceive};
 use super::{BackendEvent, Completion};
 use crate::address::Address;
 use crate::datagram::{DatagramQueue, DatagramSend, Destination, Reach};
+
+/// Datagrams that a receive may bring at least. A call prepares room for each, so the number
+/// follows the traffic.
+const FEW: usize = 8;
 
 /// See the module.
 pub(super) struct PolledDatagrams {
@@ -30,6 +34,8 @@ pub(super) struct PolledDatagrams {
     /// There may be room, which the poller has reported since the last full send.
     is_writable: bool,
     is_receiving: bool,
+    /// Datagrams that the next receive may bring.
+    expected: usize,
     /// A send waits for room.
     is_blocked: bool,
     /// The poller is registered for room to write.
@@ -49,6 +55,7 @@ impl PolledDatagrams {
             is_readable: false,
             is_writable: false,
             is_receiving: true,
+            expected: FEW,
             is_blocked: false,
             is_armed: false,
         };
@@ -90,7 +97,13 @@ impl PolledDatagrams {
 
     /// Receives datagrams.
     pub(super) fn receive(&mut self, batch: &mut DatagramBatch) -> DatagramReceive {
+        batch.offer(self.expected);
         let received = udp::receive(self.socket.as_fd(), self.is_unix, batch);
+        if batch.is_full() {
+            self.expected = (self.expected * 2).min(BATCH);
+        } else if batch.filled_rooms() < self.expected / 2 {
+            self.expected = (self.expected / 2).max(FEW);
+        }
         if let DatagramReceive::Empty = received {
             self.is_readable = false;
         }
@@ -121,5 +134,38 @@ impl PolledDatagrams {
     /// Returns `true`, once, if the poller is to be registered for room to write.
     pub(super) fn is_to_be_armed(&mut self) -> bool {
         self.is_blocked && !std::mem::replace(&mut self.is_armed, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::datagram::DatagramSocketOptions;
+
+    /// The rooms of a receive follow the traffic, and what has no room comes with the next receive.
+    #[test]
+    fn the_rooms_follow_the_traffic() {
+        let address = Address::Inet(([127, 0, 0, 1], 0).into());
+        let bound = udp::bind(&address, &DatagramSocketOptions::new()).expect("a port");
+        let (mut port, host, _) = PolledDatagrams::new(bound);
+        let (sender, to) = (UdpSocket::bind("127.0.0.1:0").expect("a socket"), host.socket_addr().expect("an address"));
+        let mut batch = DatagramBatch::default();
+        let mut receive = |port: &mut PolledDatagrams| {
+            batch.prepare(100, false);
+            let received = port.receive(&mut batch);
+            (matches!(received, DatagramReceive::More), batch.filled_rooms(), port.expected)
+        };
+        for _ in 0..100 {
+            sender.send_to(b"one of many", to).expect("it is sent");
+        }
+        let steps = [(true, 8, 16), (true, 16, 32), (true, 32, 64), (false, 44, 64), (false, 0, 32), (false, 0, 16)];
+        for step in steps {
+            assert_eq!(receive(&mut port), step);
+        }
+        for step in [(false, 0, 8), (false, 0, 8)] {
+            assert_eq!(receive(&mut port), step);
+        }
     }
 }

@@ -91,14 +91,12 @@ pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -
         Destination::Unix(to) => Some(unix_receiver(to)?.as_any()),
         Destination::Peer | Destination::Inet(_) => None,
     };
-    let mut counts = [0; BATCH];
     let mut addresses = [const { MaybeUninit::uninit() }; BATCH];
     let mut slices = [const { MaybeUninit::uninit() }; BATCH];
     let mut controls = [const { MaybeUninit::uninit() }; BATCH];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut runs = 0;
     for (index, run) in queue.runs(most).take(BATCH).enumerate() {
-        counts[index] = run.count;
         let header = &mut headers[index].write(NO_HEADER).msg_hdr;
         let data = run.data.as_ptr().cast_mut().cast();
         header.msg_iov = slices[index].write(libc::iovec { iov_base: data, iov_len: run.data.len() });
@@ -123,7 +121,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, queue: &DatagramQueue, most: usize) -
     // returns, and the system writes to none of them but to `msg_len`.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), first, runs as libc::c_uint, flags as _) };
     let sent = usize::try_from(sent).map_err(|_| last_error())?;
-    Ok(counts[..sent].iter().sum())
+    Ok(if most == 1 { sent } else { queue.runs(most).take(sent).map(|run| run.count).sum() })
 }
 
 /// Lets the socket receive several datagrams as one (`UDP_GRO`).

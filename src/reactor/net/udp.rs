@@ -214,6 +214,9 @@ impl Core {
             match received {
                 DatagramReceive::More => {}
                 DatagramReceive::Last if joint.transport().state().has_peer() => {}
+                // Others may have come meanwhile. To ask for them costs less than a wait of the
+                // loop, and the answers to these leave before.
+                DatagramReceive::Last if batch.filled_rooms() > 1 => joint.transport().state().send_collected(),
                 DatagramReceive::Last | DatagramReceive::Empty => return,
                 DatagramReceive::Refused => {
                     // Counts as well, since a peer can cause it.

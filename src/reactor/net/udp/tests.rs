@@ -267,3 +267,44 @@ fn a_shortage_ends_the_collecting_of_writes() {
         assert_eq!((left(SystemCall::SendDatagram), port.counts().queue_full), (0, 17));
     }
 }
+
+/// Several datagrams at a time are followed up in the same turn, and one alone is not. What a port
+/// has collected leaves before it asks for more.
+#[test]
+fn several_datagrams_are_followed_up() {
+    struct Passing;
+    impl DatagramProtocol for Passing {
+        fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], _: &Address) -> Result<()> {
+            if let [first, rest @ ..] = data
+                && *first > b'0'
+            {
+                transport.write(&[&[first - 1], rest].concat(), &transport.host())?;
+            }
+            Ok(())
+        }
+    }
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        for collects in [false, true] {
+            let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
+            let options = UdpOptions::new().collect_writes(collects);
+            let address = "127.0.0.1:0".parse().expect("an address");
+            let port = reactor.listen_udp(address, &options, Passing).expect("a port");
+            let turns_for = |datagrams: u64| {
+                let before = reactor.counters().turns;
+                let until = Instant::now() + LIMIT;
+                while port.counts().received < datagrams {
+                    assert!(Instant::now() < until, "{:?} have arrived", port.counts());
+                    reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
+                }
+                reactor.counters().turns - before
+            };
+            write(&port, "9a").expect("it is sent");
+            write(&port, "9b").expect("it is sent");
+            assert!(turns_for(20) < 5, "each round has taken a turn");
+            write(&port, "9").expect("it is sent");
+            // The ring may report a socket several times in a turn.
+            let alone = turns_for(30);
+            assert!(alone >= 10 || kind == BackendKind::IoUring, "a datagram alone was followed up");
+        }
+    }
+}
