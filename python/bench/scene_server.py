@@ -88,7 +88,7 @@ def main():
     install(kind)
     from twisted.internet import reactor
 
-    if kind != "epoll":
+    if kind != "epoll" and scene in ("lines", "log"):
         from ropewalk import accelerate
 
         accelerate.on()
