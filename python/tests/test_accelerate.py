@@ -14,6 +14,7 @@ from ropewalk_test import program
 
 from ropewalk import accelerate
 from twisted.protocols import basic
+from twisted.web import http
 
 # Each seed is one program with one stream.
 SEEDS = 1500
@@ -387,6 +388,7 @@ class Accelerated(TestCase):
             (Consumes, "it overrides _maxLengthSize"),
             (Reads, "it overrides recvd"),
             (basic.LineOnlyReceiver, "none of its base classes is accelerated"),
+            (type("Site", (http.HTTPChannel,), {}), "Twisted's own code is faster for HTTPChannel"),
         ]:
             self.assertEqual(accelerate.reason(kind), expected)
         protocol = HasProperty()
