@@ -129,23 +129,35 @@ fn rough_networks_answer_too() {
 }
 
 /// Makes a host with a port that logs what it receives.
-fn host_with_port(network: &Network, host: [u8; 4], options: &UdpOptions) -> (Log, DatagramTransport, Reactor) {
-    let (log, reactor) = (Log::default(), network.reactor(host.into()));
-    let port = bind_with(&reactor, "0.0.0.0:9", options, Recorder::new(&log));
+fn host_with_port(
+    network: &Network,
+    host: impl Into<IpAddr>,
+    options: &UdpOptions,
+) -> (Log, DatagramTransport, Reactor) {
+    let host = host.into();
+    let (log, reactor) = (Log::default(), network.reactor(host));
+    let port = bind_with(&reactor, EVERYWHERE[usize::from(host.is_ipv6())], options, Recorder::new(&log));
     (log, port, reactor)
 }
+
+/// All addresses of a host, for each family.
+const EVERYWHERE: [&str; 2] = ["0.0.0.0:9", "[::]:9"];
 
 /// A group reaches its members: on other hosts unless the TTL is 0, on its own with loop-back.
 #[test]
 fn a_group_reaches_its_members() {
+    a_group_reaches("239.255.0.1", ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    a_group_reaches("ff12::77", ["fd00::1", "fd00::2", "fd00::3"]);
+}
+
+fn a_group_reaches(group: &str, hosts: [&str; 3]) {
     let network = Network::new(1);
     let options = UdpOptions::new().reuse_address(true);
-    let (own, sender, reactor) = host_with_port(&network, [10, 0, 0, 1], &options);
-    let (other, member, _other) = host_with_port(&network, [10, 0, 0, 2], &options);
-    let (outside, _port, _outside) = host_with_port(&network, [10, 0, 0, 3], &options);
+    let group: IpAddr = group.parse().unwrap();
+    let [(own, sender, reactor), (other, member, _other), (outside, _port, _outside)] =
+        hosts.map(|host| host_with_port(&network, host.parse::<IpAddr>().unwrap(), &options));
     let second = Log::default();
-    let shared = bind_with(&reactor, "0.0.0.0:9", &options, Recorder::new(&second));
-    let group: IpAddr = "239.255.0.1".parse().unwrap();
+    let shared = bind_with(&reactor, EVERYWHERE[usize::from(group.is_ipv6())], &options, Recorder::new(&second));
     for port in [&sender, &member, &shared] {
         port.join_group(group, &MulticastInterface::Default).expect("it joins");
         assert!(matches!(port.join_group(group, &MulticastInterface::Default), Err(DatagramError::Group { .. })));
