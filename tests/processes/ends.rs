@@ -69,7 +69,7 @@ fn a_thousand_children_leave_no_zombie() {
 
 /// The same with ten thousand.
 #[test]
-#[ignore = "it takes a minute; run: cargo test --test processes ten_thousand -- --ignored"]
+#[ignore = "it takes half a minute; run: cargo test --test processes ten_thousand -- --ignored"]
 fn ten_thousand_children_leave_no_zombie() {
     own_process!();
     on_each(|reactor| {
