@@ -243,11 +243,13 @@ pub fn compile_baseline(folder: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Compiles a program, unless it exists and is newer than its source.
+/// Compiles a program, unless it exists and is newer than all sources: some include others.
 fn compile(folder: &Path, file: &str, library: Option<&str>) -> Result<PathBuf, String> {
     let (program, source) = (folder.join(file).with_extension("echo"), source(file));
     let age = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
-    if age(&program).is_some_and(|program| Some(program) > age(&source)) {
+    let sources = source.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+    let newest = sources.filter_map(|source| age(&source.path())).max();
+    if age(&program).is_some_and(|program| Some(program) > newest) {
         return Ok(program);
     }
     let mut arguments = vec!["-O2".into(), "-o".into(), program.clone().into_os_string(), source.into_os_string()];

@@ -54,8 +54,8 @@ class _Receiver(NamedTuple):
     # The attribute with the bytes that are not parsed yet, and its value in the class.
     rest: Optional[tuple[str, Optional[bytes]]]
     # Classes that are left to Twisted's code, as it is faster for them. Native code uses the
-    # protocol's `__dict__`. Once that exists, CPython 3.11 and 3.12 access the attributes of the
-    # protocol in a slower way: 32,000 instructions more for a request to `HTTPChannel`, a sixth.
+    # protocol's `__dict__`. Once that exists, CPython 3.11 accesses the attributes of the protocol
+    # in a slower way: 32,000 instructions more for a request to `HTTPChannel`, a sixth.
     left_out: tuple[str, ...]
     # Makes the native method out of Twisted's, a function that judges classes, and the rest.
     build: Callable[..., Callable[[Any, Any], Any]]

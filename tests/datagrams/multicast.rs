@@ -172,7 +172,7 @@ fn the_ttl_reaches_the_socket() {
 fn interfaces_are_named_in_three_ways() {
     on_each(|reactor| {
         let (v4, v6) = new_groups();
-        let (v4, v6): (IpAddr, IpAddr) = (v4.into(), v6.into());
+        let (v4, v6) = (IpAddr::from(v4), IpAddr::from(v6));
         let by_name = MulticastInterface::Name("lo".to_owned());
         for interface in [by_name.clone(), MulticastInterface::Index(1), Ipv4Addr::LOCALHOST.into()] {
             let log = Log::default();
@@ -196,7 +196,7 @@ fn interfaces_are_named_in_three_ways() {
 fn a_bad_group_is_an_error() {
     on_each(|reactor| {
         let (v4, v6) = new_groups();
-        let (v4, v6): (IpAddr, IpAddr) = (v4.into(), v6.into());
+        let (v4, v6) = (IpAddr::from(v4), IpAddr::from(v6));
         let interface = Ipv4Addr::LOCALHOST.into();
         let port = member(&reactor, "0.0.0.0:0", &interface, &Log::default());
         for (group, reason) in [(v6, "another family"), (Ipv4Addr::new(10, 0, 0, 1).into(), "no multicast group")] {

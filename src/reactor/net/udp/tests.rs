@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::address::Address;
-use crate::datagram::{DatagramProtocol, DatagramTransport, UdpOptions};
+use crate::address::{Address, UnixAddress};
+use crate::datagram::{DatagramProtocol, DatagramTransport, UdpOptions, UnixDatagramOptions};
 use crate::error::DatagramError;
 use crate::failure::Result;
 use crate::reactor::backend::socket::faults::{Fault, SystemCall, left, plan};
@@ -268,43 +268,60 @@ fn a_shortage_ends_the_collecting_of_writes() {
     }
 }
 
-/// Several datagrams at a time are followed up in the same turn, and one alone is not. What a port
-/// has collected leaves before it asks for more.
+/// Writes each datagram to its own port again, with a number that falls to zero.
+struct Passing;
+
+impl DatagramProtocol for Passing {
+    fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], _: &Address) -> Result<()> {
+        if let [first, rest @ ..] = data
+            && *first > b'0'
+        {
+            transport.write(&[&[first - 1], rest].concat(), &transport.host())?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns the loop until a port has received so many datagrams. Returns the number of turns.
+#[track_caller]
+fn turns_for(reactor: &Reactor, port: &DatagramTransport, datagrams: u64) -> u64 {
+    let (before, until) = (reactor.counters().turns, Instant::now() + LIMIT);
+    while port.counts().received < datagrams {
+        assert!(Instant::now() < until, "{:?} have arrived", port.counts());
+        reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
+    }
+    reactor.counters().turns - before
+}
+
+/// Several datagrams at a time are followed up in the same turn, and one alone is not. Over UNIX
+/// sockets, a datagram is there when its write returns.
 #[test]
 fn several_datagrams_are_followed_up() {
-    struct Passing;
-    impl DatagramProtocol for Passing {
-        fn datagram_received(&mut self, transport: &DatagramTransport, data: &[u8], _: &Address) -> Result<()> {
-            if let [first, rest @ ..] = data
-                && *first > b'0'
-            {
-                transport.write(&[&[first - 1], rest].concat(), &transport.host())?;
-            }
-            Ok(())
-        }
-    }
     for kind in [BackendKind::Mio, BackendKind::IoUring] {
-        for collects in [false, true] {
-            let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
-            let options = UdpOptions::new().collect_writes(collects);
-            let address = "127.0.0.1:0".parse().expect("an address");
-            let port = reactor.listen_udp(address, &options, Passing).expect("a port");
-            let turns_for = |datagrams: u64| {
-                let before = reactor.counters().turns;
-                let until = Instant::now() + LIMIT;
-                while port.counts().received < datagrams {
-                    assert!(Instant::now() < until, "{:?} have arrived", port.counts());
-                    reactor.iterate(Duration::from_millis(5)).expect("the loop turns");
-                }
-                reactor.counters().turns - before
-            };
-            write(&port, "9a").expect("it is sent");
-            write(&port, "9b").expect("it is sent");
-            assert!(turns_for(20) < 5, "each round has taken a turn");
-            write(&port, "9").expect("it is sent");
-            // The ring may report a socket several times in a turn.
-            let alone = turns_for(30);
-            assert!(alone >= 10 || kind == BackendKind::IoUring, "a datagram alone was followed up");
-        }
+        let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
+        let name = format!("ropewalk-followed-{}-{}", std::process::id(), kind.name());
+        let address = UnixAddress::abstract_name(name).expect("a name");
+        let port = reactor.listen_unix_datagram(&address, &UnixDatagramOptions::new(), Passing).expect("a port");
+        write(&port, "9a").expect("it is sent");
+        write(&port, "9b").expect("it is sent");
+        assert!(turns_for(&reactor, &port, 20) < 5, "each round has taken a turn");
+        write(&port, "9").expect("it is sent");
+        // The ring may report a socket several times in a turn.
+        let alone = turns_for(&reactor, &port, 30);
+        assert!(alone >= 10 || kind == BackendKind::IoUring, "a datagram alone was followed up");
+    }
+}
+
+/// What a port has collected leaves before it asks for more.
+#[test]
+fn collected_datagrams_leave_before_others_are_received() {
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let reactor = Reactor::builder().backend(kind).signals(false).build().expect("a poller");
+        let options = UdpOptions::new().collect_writes(true);
+        let port = reactor.listen_udp("127.0.0.1:0".parse().unwrap(), &options, Passing).expect("a port");
+        write(&port, "9a").expect("it is sent");
+        write(&port, "9b").expect("it is sent");
+        turns_for(&reactor, &port, 20);
+        assert_eq!((port.queued_bytes(), port.counts().sent), (0, 20));
     }
 }
