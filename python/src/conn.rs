@@ -351,7 +351,7 @@ impl Conn {
 
     #[getter]
     fn disconnecting(&self, py: Python<'_>) -> u8 {
-        self.0.get(py).disconnecting.get().into()
+        self.is_disconnecting(py).into()
     }
 
     #[setter]
@@ -460,6 +460,10 @@ impl Conn {
         inner.transport.replace(Some(transport));
         inner.is_reading.set(true);
         Ok(())
+    }
+
+    pub(crate) fn is_disconnecting(&self, py: Python<'_>) -> bool {
+        self.0.get(py).disconnecting.get()
     }
 
     /// Returns `true` if Twisted would list it among the readers.

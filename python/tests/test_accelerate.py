@@ -12,7 +12,7 @@ from unittest import TestCase, main, mock
 
 from ropewalk_test import program
 
-from ropewalk import accelerate
+from ropewalk import _native, accelerate
 from twisted.protocols import basic
 from twisted.web import http
 
@@ -338,6 +338,54 @@ class Accelerated(TestCase):
         protocol.resumeProducing()
         self.assertEqual(seen, [(b"a", False), (b"b", False), (b"c", False)])
         self.assertEqual(vars(protocol)["_buffer"], b"d")
+
+    def test_a_connection_that_closes_gets_no_further_line(self) -> None:
+        """A connection of the reactor is asked itself, unless its class has another attribute."""
+
+        class Plain(_native.Conn):
+            def loseConnection(self) -> None:
+                self.disconnecting = True
+
+        class Own(_native.Conn):
+            closes = False
+
+            @property
+            def disconnecting(self) -> bool:
+                return self.closes
+
+            def loseConnection(self) -> None:
+                self.closes = True
+
+        class IsFalse(Plain):
+            def __bool__(self) -> bool:
+                return False
+
+        class Lines(basic.LineReceiver):
+            def lineReceived(self, line: bytes) -> None:
+                seen.append(line)
+                if line == b"move":
+                    self.transport = other
+                elif line == b"close":
+                    self.transport.loseConnection()
+
+        for kind, others, expected in [
+            (Plain, Plain, [b"move", b"close"]),
+            (Plain, Own, [b"move", b"close"]),
+            (Own, Plain, [b"move", b"close"]),
+            # Twisted asks the truth of a transport first.
+            (Plain, IsFalse, [b"move", b"close", b"d"]),
+            (IsFalse, Own, [b"move", b"close"]),
+        ]:
+            for stream in (b"move\r\nclose\r\nd\r\n", b"a\r\nclose\r\nd\r\n"):
+                with self.subTest(kind=kind.__name__, others=others.__name__, stream=stream):
+                    seen: list[bytes] = []
+                    protocol, other = Lines(), others()
+                    protocol.makeConnection(kind())
+                    protocol.dataReceived(stream)
+                    if stream.startswith(b"move"):
+                        self.assertEqual(seen, expected)
+                    else:
+                        self.assertEqual(seen, [b"a", b"close", b"d"] if kind is IsFalse else [b"a", b"close"])
 
     def test_nested_loops_of_two_protocols(self) -> None:
         """Each protocol finds its own rest while the loop of the other runs."""

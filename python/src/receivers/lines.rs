@@ -27,6 +27,7 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 
 use super::rest::{Rest, Unparsed};
 use super::{Original, exact_bytes, exact_int, is_true, joined};
+use crate::conn::Conn;
 use crate::gil::{self, Gil, call_method};
 
 /// Makes loops for `LineReceiver`.
@@ -36,13 +37,16 @@ pub(crate) struct Lines(Gil<Inner>);
 struct Inner {
     original: Original,
     rest: Py<Rest>,
+    /// The attribute `disconnecting` of [`Conn`].
+    disconnecting: Py<PyAny>,
 }
 
 #[pymethods]
 impl Lines {
     #[new]
-    fn new(py: Python<'_>, original: Py<PyAny>, judge: Py<PyAny>, rest: Py<Rest>) -> Self {
-        Self(Gil::new(Inner { original: Original::new(original, judge), rest }, py))
+    fn new(py: Python<'_>, original: Py<PyAny>, judge: Py<PyAny>, rest: Py<Rest>) -> PyResult<Self> {
+        let disconnecting = py.get_type::<Conn>().getattr(intern!(py, "disconnecting"))?.unbind();
+        Ok(Self(Gil::new(Inner { original: Original::new(original, judge), rest, disconnecting }, py)))
     }
 
     /// Receives bytes, and returns the outcome of `dataReceived`. If there may be several lines, it
@@ -106,12 +110,24 @@ impl Lines {
             protocol: protocol.clone().unbind(),
             unparsed: RefCell::new(Some(Unparsed::begin(&inner.rest, protocol, &attributes, joined(&earlier, data)?))),
             attributes: attributes.unbind(),
+            conn: inner.plain_conn(&entries)?,
             settings: RefCell::new(settings),
             places: RefCell::new(Places::of(entries)),
             has_called: Cell::new(false),
             end: Cell::new(End::Nothing),
         };
         Ok(Begun::Loop(LineLoop(Gil::new(state, py))))
+    }
+}
+
+impl Inner {
+    /// Returns the transport of a protocol, if it is a [`Conn`] whose class leaves `disconnecting`
+    /// to it.
+    fn plain_conn(&self, entries: &Entries<'_>) -> PyResult<Option<Py<Conn>>> {
+        let Some(entry) = &entries.found[TRANSPORT] else { return Ok(None) };
+        let Ok(conn) = entry.value.cast::<Conn>() else { return Ok(None) };
+        let attribute = conn.get_type().getattr(intern!(conn.py(), "disconnecting"))?;
+        Ok(attribute.is(&self.disconnecting).then(|| conn.clone().unbind()))
     }
 }
 
@@ -122,6 +138,8 @@ pub(crate) struct LineLoop(Gil<State>);
 struct State {
     protocol: Py<PyAny>,
     attributes: Py<PyDict>,
+    /// The transport, if it can be asked without a search for its attribute.
+    conn: Option<Py<Conn>>,
     /// `None` once the loop is over.
     unparsed: RefCell<Option<Unparsed>>,
     settings: RefCell<Settings>,
@@ -272,8 +290,7 @@ impl LineLoop {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let state = self.0.get(py);
         if state.has_called.replace(true) {
-            let position = state.places.borrow().transport;
-            if is_disconnecting(state.protocol.bind(py), state.attributes.bind(py), position)? {
+            if state.is_disconnecting(py)? {
                 state.end.set(End::Disconnecting);
                 return Ok(None);
             }
@@ -305,11 +322,22 @@ impl LineLoop {
         let state = self.0.peek();
         visit.call(&state.protocol)?;
         visit.call(&state.attributes)?;
+        visit.call(&state.conn)?;
         state.unparsed.try_borrow().map_or(Ok(()), |unparsed| unparsed.iter().try_for_each(|it| it.traverse(&visit)))
     }
 }
 
 impl State {
+    #[inline]
+    fn is_disconnecting(&self, py: Python<'_>) -> PyResult<bool> {
+        let position = self.places.borrow().transport;
+        let transport = transport_of(self.protocol.bind(py), self.attributes.bind(py), position)?;
+        match &self.conn {
+            Some(conn) if conn.is(&transport) => Ok(is_true(&transport)? && conn.get().is_disconnecting(py)),
+            _ => is_disconnecting(&transport),
+        }
+    }
+
     fn next_line<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         let unparsed = self.unparsed.borrow();
         let unparsed = unparsed.as_ref()?;
@@ -389,8 +417,8 @@ fn deliver<'py>(
 ) -> PyResult<Delivered<'py>> {
     let py = protocol.py();
     let why = call_method(protocol, intern!(py, "lineReceived"), line.as_any())?;
-    let transport = entries.found[TRANSPORT].as_ref().map(|entry| entry.position);
-    if is_true(&why)? || is_disconnecting(protocol, attributes, transport)? {
+    let position = entries.found[TRANSPORT].as_ref().map(|entry| entry.position);
+    if is_true(&why)? || is_disconnecting(&transport_of(protocol, attributes, position)?)? {
         return Ok(Delivered::Over(why));
     }
     match attributes.get_item(name(py, BUFFER))? {
@@ -399,20 +427,22 @@ fn deliver<'py>(
     }
 }
 
-/// True if the transport has been told to close. A protocol without a transport is not closing.
-/// `position` is that of the transport's entry, if it has not moved.
+/// Returns the transport of a protocol. `position` is that of its entry, if it has not moved.
 #[inline]
-fn is_disconnecting(
-    protocol: &Bound<'_, PyAny>,
-    attributes: &Bound<'_, PyDict>,
+fn transport_of<'py>(
+    protocol: &Bound<'py, PyAny>,
+    attributes: &Bound<'py, PyDict>,
     position: Option<isize>,
-) -> PyResult<bool> {
-    let py = protocol.py();
-    let transport = match position.and_then(|position| entry_at(attributes, position, TRANSPORT)) {
-        Some(transport) => transport,
-        None => protocol.getattr(name(py, TRANSPORT))?,
-    };
-    Ok(is_true(&transport)? && is_true(&transport.getattr(intern!(py, "disconnecting"))?)?)
+) -> PyResult<Bound<'py, PyAny>> {
+    match position.and_then(|position| entry_at(attributes, position, TRANSPORT)) {
+        Some(transport) => Ok(transport),
+        None => protocol.getattr(name(protocol.py(), TRANSPORT)),
+    }
+}
+
+/// True if a transport has been told to close. A protocol without a transport is not closing.
+fn is_disconnecting(transport: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(is_true(transport)? && is_true(&transport.getattr(intern!(transport.py(), "disconnecting"))?)?)
 }
 
 /// Returns the length of the first line, without its delimiter.
