@@ -113,8 +113,8 @@ impl Both {
         let server = (live() - before) / CONNECTIONS as isize;
         goes_on.store(true, Ordering::SeqCst);
         let client = run_beside(reactor, asking);
-        // A lingering socket holds some memory until its peer has closed too, and how many linger at
-        // once is different in each round.
+        // A lingering socket holds some memory until its peer has closed too. How many linger at
+        // this moment is different in each round.
         run_until(reactor, || self.open.get() == 0 && reactor.snapshot().lingering == 0);
         (server, client)
     }
