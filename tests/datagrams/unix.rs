@@ -12,6 +12,8 @@ use super::*;
 use ropewalk::address::{UnixAddress, UnixAddressError};
 use ropewalk::datagram::{MulticastInterface, UnixDatagramOptions};
 use ropewalk::error::{ConnectDatagramError, DatagramError, ListenError};
+use ropewalk::for_protocol;
+use ropewalk::reactor::UnixListenOptions;
 use ropewalk::testing::{Conditions, Network};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -423,6 +425,41 @@ fn a_port_that_cannot_be_connected_is_an_error() {
         assert!(!folder.path("client").exists() && !folder.path("client.lock").exists());
         assert_eq!(log.all(), ["started"]);
     });
+}
+
+/// Streams and datagrams share the paths of a host, and no abstract names: on the simulated network
+/// as well.
+#[test]
+fn streams_have_the_same_paths_and_other_names() {
+    struct Ignores;
+    impl Protocol for Ignores {
+        fn data_received(&mut self, _: &ropewalk::Transport, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+    let check = |reactor: &Reactor, turn: &dyn Fn()| {
+        let (folder, log) = (Folder::new(), Log::default());
+        let (path, other, name) = (folder.address("one"), folder.address("other"), abstract_name("shared"));
+        let listen = |at| reactor.listen_unix(at, &UnixListenOptions::new(), for_protocol(|_| Ignores));
+        let bind = |at| reactor.listen_unix_datagram(at, &UnixDatagramOptions::new(), Recorder::new(&log));
+        let is_in_use = |refused: Option<ListenError>| match refused {
+            Some(ListenError::Bind { source, .. }) => source.kind() == ErrorKind::AddrInUse,
+            other => panic!("{other:?}"),
+        };
+        let port = bind(&path).expect("a port");
+        assert!(is_in_use(listen(&path).err()));
+        let _listener = listen(&other).expect("a listener");
+        assert!(is_in_use(bind(&other).err()));
+        let (_port, _listener) = (bind(&name).expect("a port"), listen(&name).expect("a listener"));
+        let stopped = port.stop_listening();
+        while !stopped.is_called() {
+            turn();
+        }
+        listen(&path).expect("the path is free again");
+    };
+    on_each(|reactor| check(&reactor, &|| reactor.iterate(LIMIT).expect("the loop turns")));
+    let network = Network::new(1);
+    check(&network.reactor([10, 0, 0, 1].into()), &|| network.settle().expect("it stops"));
 }
 
 /// The simulated network has UNIX sockets for datagrams, with Linux' answers: names belong to a

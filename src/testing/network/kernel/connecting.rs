@@ -82,7 +82,13 @@ impl Kernel {
             Address::Unix(_) => address.clone(),
             Address::Pipe => return Err(io::ErrorKind::InvalidInput.into()),
         };
-        if self.is_in_use(host, &bound, sharing) { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(bound) }
+        // Streams and datagrams share the file system, and no abstract names.
+        let path = bound.unix().filter(|name| name.as_path().is_some());
+        let is_file_in_use = path.is_some_and(|path| self.unix_receiver(host, path).is_some());
+        if is_file_in_use || self.is_in_use(host, &bound, sharing) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Ok(bound)
     }
 
     /// Returns `true` if a listener of the host has this name.

@@ -73,7 +73,7 @@ impl Kernel {
         if self.is_full(owner) {
             return Err(too_many_open());
         }
-        // Streams and datagrams share the file system, and no abstract names.
+        // As for a listener of streams.
         let is_file_in_use = name.as_path().is_some() && self.has_unix_listener(host, name);
         if is_file_in_use || self.unix_receiver(host, name).is_some() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -101,7 +101,7 @@ impl Kernel {
     }
 
     /// Returns the socket with a name.
-    fn unix_receiver(&self, host: IpAddr, name: &UnixAddress) -> Option<SocketId> {
+    pub(super) fn unix_receiver(&self, host: IpAddr, name: &UnixAddress) -> Option<SocketId> {
         let is_it = |socket: &SimulatedUnixDatagrams| socket.host == host && socket.name == *name;
         let named = || self.unix_datagrams.iter().find(|(_, socket)| is_it(socket));
         if name.is_unnamed() { None } else { named().map(|(id, _)| *id) }
