@@ -58,6 +58,18 @@ class EngineSocket(socket.socket):
 
     __slots__ = ()
 
+    def __init__(self, family: int, kind: int, proto: int, fileno: Optional[int] = None) -> None:
+        # The object is nonblocking, as Twisted's is. The mode of the descriptor is the engine's.
+        super().__init__(family, kind | socket.SOCK_NONBLOCK, proto, fileno)
+
+    def dup(self) -> socket.socket:
+        """
+        Duplicate the descriptor, for a socket object of the program's.
+        """
+        duplicate = socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
+        duplicate.setblocking(False)
+        return duplicate
+
     def _real_close(self, *args: Any) -> None:
         self.detach()
 

@@ -101,6 +101,35 @@ class Memory(ReactorCase):
 
         self.each(body)
 
+    def test_a_duplicate_of_a_socket_object_is_the_programs(self) -> None:
+        """Closing it closes its descriptor. Neither of the two objects blocks."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            server, client = Recorder(), Recorder()
+
+            def made(each: Recorder) -> None:
+                handle = each.transport.getHandle()
+                self.assertEqual((handle.gettimeout(), handle.getblocking()), (0.0, False))
+                duplicate = handle.dup()
+                number = duplicate.fileno()
+                self.assertNotEqual(number, handle.fileno())
+                self.assertEqual(duplicate.getpeername(), handle.getpeername())
+                self.assertRaises(BlockingIOError, duplicate.recv, 1)
+                duplicate.close()
+                self.assertRaises(OSError, os.fstat, number)
+                each.transport.write(b"hello")
+                each.transport.loseConnection()
+
+            def lost(each: Recorder) -> None:
+                self.assertEqual(each.received, b"hello")
+                reactor.stop()
+
+            server.onMade = self.guarded(reactor, made)
+            client.onLost = self.guarded(reactor, lost)
+            pair(reactor, server, client)
+
+        self.each(body)
+
     def test_closed_connections_leave_nothing(self) -> None:
         def body(reactor: RopewalkReactor) -> None:
             lost: list[Recorder] = []

@@ -65,6 +65,19 @@ class UNIX(ReactorCase):
 
         self.each(body)
 
+    def test_a_duplicate_of_a_socket_object_closes_nothing_else(self) -> None:
+        def body(reactor: RopewalkReactor) -> None:
+            recorder = Recorder()
+            theirs = self.adopt(reactor, recorder)
+            duplicate = recorder.transport.socket.dup()
+            number = duplicate.fileno()
+            duplicate.close()
+            self.assertRaises(OSError, os.fstat, number)
+            recorder.onData = lambda _: reactor.stop()
+            theirs.sendall(b"hello")
+
+        self.each(body)
+
     def test_a_descriptor_may_be_closed_once_it_is_on_its_way(self) -> None:
         def body(reactor: RopewalkReactor) -> None:
             recorder = Recorder()
