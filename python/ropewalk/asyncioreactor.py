@@ -26,7 +26,7 @@ import selectors
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Optional, TypeVar, Union
 
-from twisted.internet import base
+from twisted.internet import base, error
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
@@ -68,10 +68,27 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
         """
         self._engine.begin()
         try:
-            while self._started:
-                self._asyncioEventloop.run_forever()
+            # Once: a program may stop asyncio's loop, which ends the run of Twisted's reactor too.
+            self._asyncioEventloop.run_forever()
         finally:
             self._engine.end()
+
+    def iterate(self, delay: float = 0.0) -> None:
+        """
+        Run both loops for a time, outside of a run.
+
+        @param delay: the time in seconds.
+
+        @raise twisted.internet.error.ReactorAlreadyRunning: inside of a callback.
+        """
+        loop = self._asyncioEventloop
+        if loop.is_running():
+            raise error.ReactorAlreadyRunning("the event loop of asyncio is running")
+        timer = loop.call_later(delay, loop.stop)
+        try:
+            loop.run_forever()
+        finally:
+            timer.cancel()
 
     def _ready(self, selectable: Any, fd: int, isRead: bool, isHungUp: bool) -> None:
         if isinstance(selectable, _Registration):

@@ -10,6 +10,8 @@ import selectors
 from collections.abc import Callable
 from unittest import TestCase, main
 
+from twisted.internet.error import ReactorAlreadyRunning
+
 from ropewalk.asyncioreactor import AsyncioRopewalkReactor
 from ropewalk_test import BACKENDS, SECONDS, program
 
@@ -98,6 +100,40 @@ class Asyncio(TestCase):
                 self.assertAlmostEqual(counted[1], counted[0], delta=10)
                 tasks[0].cancel()
                 loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+                loop.close()
+                asyncio.set_event_loop(None)
+
+    def test_iterate_runs_both_loops(self) -> None:
+        for backend in BACKENDS:
+            with self.subTest(backend=backend):
+                reactor, seen = AsyncioRopewalkReactor(backend), list[str]()
+                loop = reactor._asyncioEventloop
+
+                async def beside() -> None:
+                    await asyncio.sleep(0.01)
+                    seen.append("slept")
+                    self.assertRaises(ReactorAlreadyRunning, reactor.iterate)
+
+                begun = loop.create_task(beside())
+                reactor.callLater(0, seen.append, "timed")
+                reactor.callLater(0, loop.call_soon, seen.append, "call_soon")
+                until = reactor.seconds() + SECONDS
+                while not begun.done() and reactor.seconds() < until:
+                    reactor.iterate(0.005)
+                begun.result()
+                self.assertEqual(seen, ["timed", "call_soon", "slept"])
+                loop.close()
+                asyncio.set_event_loop(None)
+
+    def test_a_program_may_stop_the_loop_of_asyncio(self) -> None:
+        for backend in BACKENDS:
+            with self.subTest(backend=backend):
+                reactor = AsyncioRopewalkReactor(backend)
+                loop = reactor._asyncioEventloop
+                late = reactor.callLater(SECONDS, reactor.stop)
+                reactor.callLater(0, loop.stop)
+                reactor.run(installSignalHandlers=False)
+                self.assertTrue(late.active())
                 loop.close()
                 asyncio.set_event_loop(None)
 
