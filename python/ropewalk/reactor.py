@@ -52,6 +52,19 @@ class _Bell:
         self.wakeUp = engine.ring
 
 
+class _Reads:
+    """
+    The numbers of the descriptors that are read. L{posixbase._PollLikeMixin} looks for that of one
+    that has hung up. No other selectable is asked for its own, which may fail.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __contains__(self, number: int) -> bool:
+        return self._engine.is_read(number)
+
+
 @implementer(IReactorFDSet)
 class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
     """
@@ -66,6 +79,7 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
 
     def __init__(self, backend: Optional[str] = None) -> None:
         self._engine = Engine(self, backend)
+        self._reads = _Reads(self._engine)
         self._continuousPolling = posixbase._ContinuousPolling(self)
         # An attribute of the instance, so that it costs no frame; programs may replace it.
         self.seconds = self._ownSeconds = self._engine.seconds
@@ -315,14 +329,6 @@ class RopewalkReactor(posixbase.PosixReactorBase, posixbase._PollLikeMixin):
         List the writers.
         """
         return self._engine.writers() + self._continuousPolling.getWriters()
-
-    @property
-    def _reads(self) -> set[int]:
-        """
-        The descriptors that are read. L{posixbase._PollLikeMixin} looks into it for one that has
-        hung up.
-        """
-        return {reader.fileno() for reader in self._engine.readers()}
 
     def _ready(self, selectable: Any, fd: int, isRead: bool, isHungUp: bool) -> None:
         """

@@ -10,6 +10,7 @@
 //! descriptor is handed to `callFromThread`, and takes effect in the next turn. Timers are set at
 //! once, and ring the loop.
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -217,6 +218,11 @@ impl Engine {
     /// Ends `add_writer`.
     fn remove_writer(&self, selectable: &Bound<'_, PyAny>) -> PyResult<()> {
         self.state.get(selectable.py()).unwatch(selectable, Interest::WRITE)
+    }
+
+    /// True if a selectable is read that had this number when it was added.
+    fn is_read(&self, py: Python<'_>, number: RawFd) -> bool {
+        self.state.get(py).watches.is_read(number)
     }
 
     /// The selectables that are read, and the connections that read.

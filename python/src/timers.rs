@@ -217,6 +217,20 @@ impl DelayedCall {
         special.as_ref()?.creator.as_ref().map(|creator| creator.clone_ref(py))
     }
 
+    /// Twisted's calls are ordered by their times.
+    fn __lt__(&self, other: &Bound<'_, Self>) -> bool {
+        self.get_time(other.py()) < other.get().get_time(other.py())
+    }
+
+    fn __le__(&self, other: &Bound<'_, Self>) -> bool {
+        self.get_time(other.py()) <= other.get().get_time(other.py())
+    }
+
+    /// It is equal to itself alone. A class with an order inherits no hash.
+    fn __hash__(slf: &Bound<'_, Self>) -> usize {
+        slf.as_ptr() as usize
+    }
+
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let described = py.import(intern!(py, "ropewalk._timers"))?.getattr(intern!(py, "describe"))?.call1((slf,))?;

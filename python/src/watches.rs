@@ -78,6 +78,11 @@ impl Watches {
             .collect()
     }
 
+    /// Returns `true` if the descriptor has a reader.
+    pub(crate) fn is_read(&self, number: RawFd) -> bool {
+        self.entries.borrow().get(&number).is_some_and(|entry| entry.reader.is_some())
+    }
+
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Ok(entries) = self.entries.try_borrow() else { return Ok(()) };
         for entry in entries.values() {

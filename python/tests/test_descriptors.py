@@ -131,6 +131,30 @@ class Descriptors(ReactorCase):
 
         self.each(body)
 
+    def test_a_hang_up_beside_a_selectable_without_a_number(self) -> None:
+        """No other selectable is asked for its number."""
+
+        def body(reactor: RopewalkReactor) -> None:
+            reads, writes = os.pipe()
+            others = os.pipe()
+            broken, reader = Reader(reactor, others[0]), Reader(reactor, reads)
+
+            def lost(reason: Any) -> None:
+                self.assertEqual(reason.type.__name__, "ConnectionDone")
+                del broken.fileno
+                reactor.removeReader(broken)
+                for number in (reads, *others):
+                    os.close(number)
+                reactor.stop()
+
+            reader.connectionLost = self.guarded(reactor, lost)  # type: ignore[method-assign]
+            reactor.addReader(broken)
+            broken.fileno = self.guarded(reactor, lambda: 1 // 0)  # type: ignore[method-assign]
+            reactor.addReader(reader)
+            os.close(writes)
+
+        self.each(body)
+
 
 if __name__ == "__main__":
     main()

@@ -137,6 +137,11 @@ class Timers(ReactorCase):
             self.assertEqual(reactor.getDelayedCalls(), [early, late, limit])
             late.reset(5)
             self.assertEqual(reactor.getDelayedCalls(), [late, early, limit])
+            # Twisted's calls have an order of their own, and are equal to themselves alone.
+            self.assertEqual(sorted([early, limit, late]), [late, early, limit])
+            self.assertEqual((late < early, early <= late, late <= late, late == early), (True, False, True, False))
+            self.assertEqual(len({late, early, late}), 2)
+            self.assertRaises(TypeError, lambda: late < 5)
             for call in (late, early):
                 call.cancel()
             self.assertEqual(reactor.getDelayedCalls(), [limit])
