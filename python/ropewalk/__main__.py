@@ -6,9 +6,14 @@ this reactor, without a change to it.
 from __future__ import annotations
 
 import argparse
+import builtins
+import importlib.machinery
+import io
 import os
+import pkgutil
 import runpy
 import sys
+import types
 
 from twisted.internet import default
 
@@ -47,10 +52,33 @@ def main() -> None:
         # As `python -m` does: modules are found in the present folder.
         sys.path[0] = os.getcwd()
         runpy.run_module(options.module, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = rest
-        sys.path[0] = os.path.dirname(os.path.abspath(rest[0]))
+        return
+    sys.argv = rest
+    path = os.path.abspath(rest[0])
+    sys.path[0] = os.path.dirname(path)
+    if pkgutil.get_importer(path) is not None:
+        # A folder, or an archive.
         runpy.run_path(rest[0], run_name="__main__")
+        return
+    try:
+        with io.open_code(path) as file:
+            source = file.read()
+    except OSError as e:
+        parser.error(f"can't open file {path!r}: {e.strerror}")
+    _run(compile(source, path, "exec"), path)
+
+
+def _run(program: types.CodeType, path: str) -> None:
+    """
+    Run a program as C{python PROGRAM.py} does: its module is C{__main__} up to the end of the
+    process, and its C{__file__} is absolute. C{runpy.run_path} does neither.
+    """
+    module = types.ModuleType("__main__")
+    module.__file__ = path
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+    vars(module).update(__builtins__=builtins, __cached__=None)
+    sys.modules["__main__"] = module
+    exec(program, vars(module))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -50,10 +50,18 @@ class SwitchingOn(TestCase):
             shown = program(["-m", "ropewalk", "--backend", "mio", *way, "--backend", "x", "-m"])
             self.assertEqual(shown.stdout, "RopewalkReactor ['--backend', 'x', '-m']\n", shown.stderr)
 
+    def test_a_program_is_the_main_module(self) -> None:
+        """It has the attributes that Python gives it, up to the end of the process."""
+        plain = program(["shows_its_module.py", "x"])
+        self.assertEqual(plain.stderr, "")
+        shown = program(["-m", "ropewalk", "shows_its_module.py", "x"])
+        self.assertEqual((shown.stdout, shown.stderr), (plain.stdout, ""))
+
     def test_a_command_line_without_a_program_is_refused(self) -> None:
-        refused = program(["-m", "ropewalk"])
-        self.assertEqual(refused.returncode, 2)
-        self.assertIn("a program or -m MODULE is needed", refused.stderr)
+        for arguments, message in [([], "a program or -m MODULE is needed"), (["absent.py"], "can't open file")]:
+            refused = program(["-m", "ropewalk", *arguments])
+            self.assertEqual(refused.returncode, 2)
+            self.assertIn(message, refused.stderr)
 
     def test_install(self) -> None:
         """The argument of `install` wins over the environment, which wins over the default."""
