@@ -9,16 +9,23 @@ Switch it on before anything imports C{twisted.internet.reactor}::
 
 Or from outside of the program: C{python -m ropewalk PROGRAM.py}, C{twist --reactor=ropewalk},
 C{trial --reactor=ropewalk}.
+
+L{run} and C{Loop} are for programs of asyncio without Twisted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Optional, Union
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
-__all__ = ["__version__", "install"]
+if TYPE_CHECKING:
+    from ropewalk.asyncioreactor import Loop
+
+__all__ = ["Loop", "__version__", "install", "run"]
 
 __version__ = "0.1.0"
+
+T = TypeVar("T")
 
 
 def install(
@@ -44,3 +51,26 @@ def install(
     from ropewalk.reactor import install as install_reactor
 
     install_reactor(backend, accelerate)
+
+
+def run(main: Coroutine[Any, Any, T], *, backend: Optional[str] = None) -> T:
+    """
+    Run a coroutine of asyncio on a loop of its own, as C{asyncio.run} does. It may be called again.
+
+    For Twisted beside asyncio, see L{ropewalk.asyncioreactor.run}.
+
+    @param backend: see L{install}.
+
+    @return: the result of the coroutine.
+    """
+    from ropewalk.asyncioreactor import run_alone
+
+    return run_alone(main, backend)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Loop":
+        from ropewalk.asyncioreactor import Loop
+
+        return Loop
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

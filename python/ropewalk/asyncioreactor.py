@@ -31,6 +31,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 
+from ropewalk._native import Engine
 from ropewalk.accelerate import chosen, on
 from ropewalk.reactor import RopewalkReactor
 
@@ -48,7 +49,7 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
 
     def __init__(self, backend: Optional[str] = None) -> None:
         super().__init__(backend)
-        self._asyncioEventloop = Loop(self)
+        self._asyncioEventloop = Loop(reactor=self)
         asyncio.set_event_loop(self._asyncioEventloop)
 
     # Calls of threads are queued, as on the other reactors, and not timers first.
@@ -121,18 +122,41 @@ class AsyncioRopewalkReactor(RopewalkReactor, AsyncioSelectorReactor):
         return _without_registrations(super().getWriters())
 
 
+class _Host:
+    """
+    Stands for the reactor, below an event loop of asyncio without Twisted.
+    """
+
+    def __init__(self, backend: Optional[str]) -> None:
+        self._engine = Engine(self, backend)
+
+    def _ready(self, registration: _Registration, fd: int, isRead: bool, isHungUp: bool) -> None:
+        registration.note(selectors.EVENT_READ if isRead else selectors.EVENT_WRITE)
+
+    def _closed(self, registration: _Registration) -> None:
+        pass
+
+    def _runThreadCalls(self) -> None:
+        pass
+
+
 class Loop(asyncio.SelectorEventLoop):
     """
-    The asyncio event loop of a reactor.
+    An asyncio event loop on an engine: that of a reactor, or one of its own.
 
+    @param backend: "mio" or "io_uring", without a reactor; see L{ropewalk.install}.
     @param reactor: the reactor whose engine it runs on.
     """
 
-    def __init__(self, reactor: AsyncioRopewalkReactor) -> None:
-        super().__init__(_EngineSelector(reactor))
-        self._asks = reactor._engine.asyncio_asks
+    # For `__del__`, if there is no engine to be had.
+    _closed = True
+
+    def __init__(self, backend: Optional[str] = None, *, reactor: Optional[AsyncioRopewalkReactor] = None) -> None:
+        host = _Host(backend) if reactor is None else reactor
+        super().__init__(_EngineSelector(host))
+        self._asks = host._engine.asyncio_asks
         # The loop appends to this queue, and never replaces it.
-        reactor._engine.serve_asyncio(self._ready)
+        host._engine.serve_asyncio(self._ready)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
         """
@@ -155,8 +179,8 @@ class _EngineSelector(selectors.BaseSelector):
     A selector whose C{select} makes turns of the engine.
     """
 
-    def __init__(self, reactor: AsyncioRopewalkReactor) -> None:
-        self._reactor = reactor
+    def __init__(self, host: Union[AsyncioRopewalkReactor, _Host]) -> None:
+        self._host = host
         self._registrations: dict[int, _Registration] = {}
         self._ready: dict[_Registration, int] = {}
 
@@ -165,7 +189,7 @@ class _EngineSelector(selectors.BaseSelector):
         if fd in self._registrations:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         registration = _Registration(selectors.SelectorKey(fileobj, fd, events, data), self._ready)
-        engine = self._reactor._engine
+        engine = self._host._engine
         try:
             if events & selectors.EVENT_READ:
                 engine.add_reader(registration)
@@ -179,14 +203,14 @@ class _EngineSelector(selectors.BaseSelector):
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         registration = self._registrations.pop(self._find(fileobj))
-        self._reactor._engine.remove_reader(registration)
-        self._reactor._engine.remove_writer(registration)
+        self._host._engine.remove_reader(registration)
+        self._host._engine.remove_writer(registration)
         self._ready.pop(registration, None)
         return registration.key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         registration = self._registrations[self._find(fileobj)]
-        engine, before = self._reactor._engine, registration.key.events
+        engine, before = self._host._engine, registration.key.events
         registration.key = registration.key._replace(events=events, data=data)
         # Additions come first, so that the descriptor stays watched.
         if events & ~before & selectors.EVENT_READ:
@@ -201,7 +225,7 @@ class _EngineSelector(selectors.BaseSelector):
 
     def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._ready.clear()
-        self._reactor._engine.turns_for_asyncio(timeout, self._ready)
+        self._host._engine.turns_for_asyncio(timeout, self._ready)
         ready = [(registration.key, events) for registration, events in self._ready.items()]
         return [(key, events & key.events) for key, events in ready if events & key.events]
 
@@ -328,6 +352,26 @@ def run(main: Coroutine[Any, Any, T], *, backend: Optional[str] = None) -> T:
         asyncio.set_event_loop(None)
         loop.close()
     return task.result()
+
+
+def run_alone(main: Coroutine[Any, Any, T], backend: Optional[str]) -> T:
+    """
+    Run a coroutine on a loop without Twisted: see L{ropewalk.run}.
+    """
+    try:
+        loop = Loop(backend)
+    except BaseException:
+        main.close()
+        raise
+    try:
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(main)
+    finally:
+        try:
+            loop.run_until_complete(_shut_down(loop))
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
 
 async def _shut_down(loop: asyncio.AbstractEventLoop) -> None:

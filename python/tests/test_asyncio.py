@@ -5,13 +5,16 @@ The reactor with an event loop of asyncio beside it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import selectors
+import signal
 from collections.abc import Callable
 from unittest import TestCase, main
 
 from twisted.internet.error import ReactorAlreadyRunning
 
+import ropewalk
 from ropewalk.asyncioreactor import AsyncioRopewalkReactor
 from ropewalk_test import BACKENDS, SECONDS, program
 
@@ -136,6 +139,44 @@ class Asyncio(TestCase):
                 self.assertTrue(late.active())
                 loop.close()
                 asyncio.set_event_loop(None)
+
+    def test_a_loop_alone(self) -> None:
+        """`ropewalk.run` is for programs without Twisted, and may be called again."""
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+
+        async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write((await reader.readline()).upper())
+            writer.close()
+
+        async def talk() -> tuple[bytes, int]:
+            self.assertIs(type(asyncio.get_running_loop()), ropewalk.Loop)
+            server = await asyncio.start_server(upper, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello\n")
+            answer = await reader.read()
+            writer.close()
+            server.close()
+            return answer, await asyncio.to_thread(lambda: 5)
+
+        async def wait_for_a_signal(seen: list[str]) -> None:
+            try:
+                asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGINT)
+                await asyncio.sleep(SECONDS)
+            finally:
+                seen.append("cancelled")
+
+        for backend in BACKENDS:
+            with self.subTest(backend=backend):
+                for _ in range(2):
+                    self.assertEqual(ropewalk.run(talk(), backend=backend), (b"HELLO\n", 5))
+                seen: list[str] = []
+                self.assertRaises(KeyboardInterrupt, ropewalk.run, wait_for_a_signal(seen), backend=backend)
+                self.assertEqual(seen, ["cancelled"])
+        self.assertRaises(ValueError, ropewalk.run, talk(), backend="x")
+        self.assertRaises(AttributeError, getattr, ropewalk, "absent")
+        gc.collect()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_the_selector_is_one_of_the_library(self) -> None:
         """Registers, modifies and finds descriptors as `selectors` documents."""

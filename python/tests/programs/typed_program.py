@@ -20,6 +20,14 @@ def on_asyncio() -> str:
     return asyncioreactor.run(main(), backend="io_uring")
 
 
+def alone() -> str:
+    return ropewalk.run(main())
+
+
+def makes_a_loop() -> asyncio.AbstractEventLoop:
+    return ropewalk.Loop(backend="mio")
+
+
 def by_itself(reactor: RopewalkReactor) -> float:
     call = reactor.callLater(1, print, "later")
     call.reset(2)
