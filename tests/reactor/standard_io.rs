@@ -16,7 +16,8 @@ use ropewalk::error::{ConnectionClosed, StandardIoError, StandardStream};
 use ropewalk::reactor::StandardIo;
 use ropewalk::transport::QueueLimit;
 use ropewalk::{Address, BackendKind, Connection, Failure, Protocol, Reactor, Result, Transport};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, memfd_create};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::tcgetattr;
 
@@ -150,15 +151,47 @@ fn a_socket_serves_both_directions() {
     });
 }
 
+/// Both sides of a terminal.
+fn terminal() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal");
+    let name = ptsname(&master, Vec::new()).expect("a name");
+    let open = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()));
+    (master.into(), open.expect("a terminal"))
+}
+
+/// Another program has left the terminal nonblocking. A full one holds the output back all the
+/// same, and its flags stay.
+#[test]
+fn a_nonblocking_terminal_loses_no_output() {
+    on_each(|reactor| {
+        let (mut master, terminal) = terminal();
+        let flags = fcntl_getfl(&terminal).expect("flags") | OFlags::NONBLOCK;
+        fcntl_setfl(&terminal, flags).expect("flags");
+        let copy = || terminal.try_clone().expect("a copy");
+        let (connection, recording) = join(&reactor, copy(), copy());
+        connection.transport().write(&vec![b'x'; 1 << 20]);
+        connection.transport().lose_connection();
+        // Far more than a terminal holds, before any of it is read.
+        let shown = || rustix::event::poll(&mut [PollFd::new(&master, PollFlags::IN)], Some(&Timespec::default()));
+        run_until(&reactor, || shown().expect("it is polled") == 1);
+        settle(&reactor);
+        let reading = thread::spawn(move || {
+            let mut shown = vec![0; 1 << 20];
+            master.read_exact(&mut shown).expect("a terminal");
+            (shown.iter().all(|byte| *byte == b'x'), master)
+        });
+        assert!(is_done(&run_until_lost(&reactor, &recording)));
+        assert!(result_of_thread(&reactor, reading).0, "other bytes came");
+        assert_eq!(fcntl_getfl(&terminal).expect("flags"), flags);
+    });
+}
+
 /// A terminal is read by lines, written, and hung up. Its modes and flags stay as they are.
 #[test]
 fn a_terminal_is_read_written_and_hung_up() {
     on_each(|reactor| {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal");
-        let name = ptsname(&master, Vec::new()).expect("a name");
-        let open = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()));
-        let terminal = open.expect("a terminal");
+        let (mut master, terminal) = terminal();
         let state = |terminal: &File| {
             let modes = tcgetattr(terminal).expect("modes");
             let flags = fcntl_getfl(terminal).expect("flags");
@@ -167,7 +200,6 @@ fn a_terminal_is_read_written_and_hung_up() {
         let before = state(&terminal);
         let copy = || terminal.try_clone().expect("a copy");
         let (_connection, recording) = join(&reactor, copy(), copy());
-        let mut master = File::from(master);
         // Two lines are two reads of a terminal.
         master.write_all(b"one\ntwo\n").expect("a terminal");
         run_until(&reactor, || *recording.received.borrow() == b"one\ntwo\n");
