@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread;
@@ -17,7 +18,7 @@ use ropewalk::reactor::StandardIo;
 use ropewalk::transport::QueueLimit;
 use ropewalk::{Address, BackendKind, Connection, Failure, Protocol, Reactor, Result, Transport};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::tcgetattr;
 
@@ -110,6 +111,30 @@ fn devices_and_directories_have_typed_ends() {
         let full = File::options().write(true).open("/dev/full").expect("a device");
         let (_connection, recording) = join(&reactor, file(b"more than fits"), full);
         assert!(!is_done(&run_until_lost(&reactor, &recording)), "a full device takes nothing");
+    });
+}
+
+/// The reason counts the bytes that a file with too little room has not taken.
+#[test]
+fn a_full_file_has_taken_what_fits() {
+    // Three pages, which no piece of the input ends with.
+    const ROOM_BYTES: usize = 3 << 12;
+    on_each(|reactor| {
+        let full = memfd_create("a file", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map(File::from);
+        let full = full.expect("a file in memory");
+        full.set_len(ROOM_BYTES as u64).expect("a file");
+        fcntl_add_seals(&full, SealFlags::GROW).expect("a file that does not grow");
+        let all = bytes(1 << 17);
+        let (_connection, recording) = join(&reactor, file(&all), full.try_clone().expect("a copy"));
+        let reason = run_until_lost(&reactor, &recording);
+        let unsent = match reason.check() {
+            Some(ConnectionClosed::Lost { unsent, .. }) => *unsent,
+            _ => panic!("{reason}"),
+        };
+        assert_eq!(unsent, recording.received.borrow().len() - ROOM_BYTES);
+        let mut taken = [0; ROOM_BYTES];
+        full.read_exact_at(&mut taken, 0).expect("a file");
+        assert!(taken == all[..ROOM_BYTES], "other bytes were written");
     });
 }
 

@@ -129,7 +129,7 @@ fn write_chunks(
     mut rope: &PipeWriter,
 ) {
     while let Ok(chunk) = to_write.recv() {
-        let result = write_all(output, chunk.bytes()).map(|()| chunk.bytes().len());
+        let result = write_all(output, chunk.bytes());
         // The connection may be over.
         if written.send((chunk, result)).is_err() || rope.write_all(&[0]).is_err() {
             return;
@@ -137,21 +137,28 @@ fn write_chunks(
     }
 }
 
-/// Writes all bytes, and waits for room where the descriptor does not.
-fn write_all(mut output: &File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match output.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match poll(&mut [PollFd::new(output, PollFlags::OUT)], None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+/// Writes all bytes, and waits for room where the descriptor does not. Returns their number, or
+/// that of the bytes before an error: the next write has the error again.
+fn write_all(mut output: &File, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let error = match output.write(&bytes[written..]) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(count) => {
+                written += count;
+                continue;
             }
-            Err(error) => return Err(error),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => match poll(&mut [PollFd::new(output, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+            _ if written > 0 => return Ok(written),
+            _ => return Err(error),
         }
     }
-    Ok(())
+    Ok(written)
 }
