@@ -290,6 +290,38 @@ fn a_lost_reader_is_a_typed_reason() {
     });
 }
 
+/// The loss comes behind the input that was there, though more is written without a pause.
+#[test]
+fn endless_input_does_not_hide_a_lost_reader() {
+    /// Writes as many bytes to its own input as it receives.
+    struct Endless(File, Rc<Recording>);
+
+    impl Protocol for Endless {
+        fn data_received(&mut self, _: &Transport, data: &[u8]) -> Result<()> {
+            self.1.received.borrow_mut().extend_from_slice(data);
+            Ok(self.0.write_all(data)?)
+        }
+
+        fn connection_lost(&mut self, _: &Transport, reason: &Failure) {
+            self.1.lost.replace(Some(reason.clone()));
+        }
+    }
+
+    on_each(|reactor| {
+        let ((input, to), (from, output)) = (pipe().expect("a pipe"), pipe().expect("a pipe"));
+        let mut to = File::from(OwnedFd::from(to));
+        to.write_all(b"more and more").expect("a pipe");
+        drop(from);
+        let recording = Rc::<Recording>::default();
+        let io = StandardIo::new(&reactor).input(input).output(output);
+        let _connection = io.join(Endless(to, Rc::clone(&recording))).expect("open descriptors");
+        let reason = run_until_lost(&reactor, &recording);
+        assert!(matches!(reason.check(), Some(ConnectionClosed::Reset { .. })), "{reason}");
+        // Once as input, and once as the rest.
+        assert!(recording.received.borrow().len() <= 2 * b"more and more".len());
+    });
+}
+
 /// A descriptor that is not open for its direction is named.
 #[test]
 fn a_descriptor_of_the_wrong_direction_is_refused() {
