@@ -236,7 +236,8 @@ impl Command {
     }
 
     /// Closes pipes that are still open this long after the exit, because a child of the child
-    /// holds them. The default is to wait for ever, as Twisted does.
+    /// holds them. The output that is in a pipe by then is delivered first; if the pipe is paused,
+    /// for up to a second. The default is to wait for ever, as Twisted does.
     pub fn pipe_grace(&mut self, grace: Duration) -> &mut Self {
         self.0.pipe_grace = Some(grace);
         self

@@ -8,6 +8,7 @@
 //! 4. `process_ended` follows the exit and the end of each pipe, in whatever order they come.
 
 use std::cell::RefCell;
+use std::io;
 
 use super::protocol::ProcessProtocol;
 use super::state::ProcessState;
@@ -15,7 +16,6 @@ use super::status::ProcessStatus;
 use super::transport::ProcessTransport;
 use crate::failure::{Result, drop_guarded, guarded_result};
 use crate::log::error;
-use crate::transport::Transport;
 
 /// A process protocol joined to its transport.
 pub(crate) struct ProcessJoint {
@@ -74,12 +74,17 @@ impl ProcessJoint {
         drop_guarded("a process protocol", protocol);
     }
 
-    /// Closes the pipes that are left open after the exit, once their time is over.
+    /// Closes the pipes that are left open after the exit, once their time is over. The output that
+    /// is in them is delivered first: it may be that of the process itself.
     fn close_pipes_later(&self) {
         let state = self.state();
         let (Some(grace), false, Ok(driver)) = (state.pipe_grace(), state.has_ended(), state.driver()) else { return };
         let process = self.process.clone();
-        let close = move || process.state().transports().iter().for_each(Transport::abort_connection);
+        let close = move || {
+            for pipe in process.state().transports() {
+                pipe.update(|stream| stream.broken(io::ErrorKind::TimedOut.into(), true));
+            }
+        };
         state.set_grace_timer(driver.call_later(grace, Box::new(close)));
     }
 

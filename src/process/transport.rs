@@ -96,8 +96,8 @@ impl ProcessTransport {
     }
 
     /// Closes a pipe (Twisted: `closeChildFD`, `closeStdout`, `closeStderr`). Bytes that are queued
-    /// for the child are sent first, and `child_connection_lost` follows. Does nothing if there is
-    /// no such pipe.
+    /// for the child are sent first, however long it takes, and `child_connection_lost` follows.
+    /// Does nothing if there is no such pipe.
     pub fn close_child(&self, descriptor: i32) {
         if let Some(transport) = self.0.transport(descriptor) {
             transport.lose_connection();
@@ -126,7 +126,8 @@ impl ProcessTransport {
     }
 
     /// Returns the transport of an open pipe, for limits of its queue, producers and counts. It has
-    /// no addresses. Use it to write to pipes of [`Write`](super::ChildDescriptor::Write) only.
+    /// no addresses, and no close timeout unless the program sets one. Use it to write to pipes of
+    /// [`Write`](super::ChildDescriptor::Write) only.
     pub fn child(&self, descriptor: i32) -> Option<Transport> {
         self.0.transport(descriptor)
     }

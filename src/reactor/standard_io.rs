@@ -95,7 +95,6 @@ impl StandardIo {
     pub fn join<P: Protocol>(self, protocol: P) -> Result<Connection<P>, StandardIoError> {
         let (reactor, limit, is_standard) = (self.reactor.clone(), self.limit, self.is_standard());
         let connection = reactor.join_descriptors(self.into_ends()?, limit, protocol)?;
-        connection.transport().set_close_timeout(None);
         if is_standard {
             reactor.0.set_standard_io(connection.transport().id());
         }
@@ -130,7 +129,6 @@ impl Reactor {
             StandardIoError::NotJoined(error) => AdoptError::System(io::Error::other(error)).into(),
         })?;
         let (port, transport) = self.0.listen_once(ends, factory)?;
-        transport.set_close_timeout(None);
         self.0.set_standard_io(transport.id());
         Ok(port)
     }

@@ -3,7 +3,10 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use super::*;
+use ropewalk::address::UnixAddress;
+use ropewalk::datagram::UnixDatagramOptions;
 use ropewalk::error::{DatagramError, ListenError};
+use ropewalk::{ListenOptions, for_protocol};
 
 /// The sizes of the buffers reach the socket, before the bind and later.
 #[test]
@@ -19,6 +22,30 @@ fn buffer_sizes_reach_the_socket() {
         port.set_send_buffer_bytes(60_000).expect("it is set");
         assert_eq!(port.receive_buffer_bytes().expect("a size"), 100_000);
         assert_eq!(port.send_buffer_bytes().expect("a size"), 120_000);
+    });
+}
+
+/// Sizes below the system's minimum and above its maximum are the nearest, up to the last number.
+#[test]
+fn buffers_of_any_size_are_taken() {
+    on_each(|reactor| {
+        let log = Log::default();
+        for bytes in [0, 1, i32::MAX as u32, i32::MAX as u32 + 1, u32::MAX] {
+            let options = UdpOptions::new().receive_buffer_bytes(bytes).send_buffer_bytes(bytes);
+            let port = bind_with(&reactor, LOCAL[0], &options, Recorder::new(&log));
+            let sizes = || [port.receive_buffer_bytes().expect("a size"), port.send_buffer_bytes().expect("a size")];
+            let bound = sizes();
+            port.set_receive_buffer_bytes(bytes).expect("it is set");
+            port.set_send_buffer_bytes(bytes).expect("it is set");
+            assert_eq!(sizes(), bound);
+            assert!(bound.iter().all(|size| (1_000..i32::MAX as u32).contains(size)), "{bytes}: {bound:?}");
+            let name = UnixAddress::unnamed();
+            let options = UnixDatagramOptions::new().send_buffer_bytes(bytes);
+            reactor.listen_unix_datagram(&name, &options, Recorder::new(&log)).expect("a port");
+            let options = ListenOptions::new().receive_buffer_bytes(bytes).send_buffer_bytes(bytes);
+            let factory = for_protocol(|_| Script::new(&Log::default()));
+            reactor.listen_tcp(LOCAL[0].parse().expect("an address"), &options, factory).expect("a port");
+        }
     });
 }
 

@@ -286,6 +286,60 @@ fn a_full_send_buffer_queues() {
     assert!(matches!(full, Some(DatagramError::QueueFull { .. })), "{full:?}");
 }
 
+/// The simulated network and the system give the same answers to odd requests.
+#[test]
+fn odd_requests_have_the_answers_of_the_system() {
+    on_each(|reactor| odd_requests(&reactor, &|| settle(&reactor)));
+    let network = Network::new(1);
+    let reactor = network.reactor(ONE);
+    odd_requests(&reactor, &|| network.settle().expect("the network settles"));
+}
+
+fn odd_requests(reactor: &Reactor, settle: &dyn Fn()) {
+    let log = Log::default();
+    let inet = |address: &str| Address::from(address.parse::<SocketAddr>().expect("an address"));
+    let echo = bind(reactor, "127.0.0.1:0", Recorder::echo(&log));
+    let number = echo.host().port().expect("a UDP port");
+    // Port 0 is none.
+    let refused = echo.write(b"", &inet("127.0.0.1:0")).expect_err("it is refused");
+    assert!(
+        matches!(&refused, DatagramError::Send { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput)
+    );
+    // The unspecified address is that of this host, for a write and for a peer.
+    let answers = Log::default();
+    let port = bind(reactor, "0.0.0.0:0", Recorder::new(&answers));
+    port.write(b"one", &inet(&format!("0.0.0.0:{number}"))).expect("it is sent");
+    port.connect(&inet(&format!("0.0.0.0:{number}"))).expect("it has a peer");
+    assert_eq!(port.host(), inet(&format!("127.0.0.1:{}", port.host().port().expect("a UDP port"))));
+    port.write_to_peer(b"two").expect("it is sent");
+    settle();
+    assert_eq!(answers.all(), ["started", "received one", "received two"]);
+    // A datagram is not too long for a small buffer that is empty.
+    let small = bind_with(reactor, "127.0.0.1:0", &UdpOptions::new().send_buffer_bytes(1), Recorder::new(&log));
+    small.write(&[0; 60_000], &echo.host()).expect("it is sent");
+    // Interfaces that do not exist, and those that mean the default.
+    let code = |result: Result<(), DatagramError>| match result {
+        Err(DatagramError::Group { source, .. } | DatagramError::SocketOption { source, .. }) => source.raw_os_error(),
+        other => panic!("{other:?}"),
+    };
+    let (no_device, not_available) = (Some(19), Some(99));
+    let nowhere = [MulticastInterface::Index(999), MulticastInterface::Address([203, 0, 113, 9].into())];
+    let group = "239.255.0.7".parse().expect("a group");
+    for interface in nowhere {
+        assert_eq!(code(port.join_group(group, &interface)), no_device);
+        assert_eq!(code(port.leave_group(group, &interface)), not_available);
+        assert_eq!(code(port.set_outgoing_interface(&interface)), not_available);
+    }
+    port.set_outgoing_interface(&MulticastInterface::Address([0, 0, 0, 0].into())).expect("the default");
+    let six = bind(reactor, "[::]:0", Recorder::new(&log));
+    let group = "ff02::1:7".parse().expect("a group");
+    assert_eq!(code(six.leave_group(group, &MulticastInterface::Index(999))), not_available);
+    assert_eq!(code(six.set_outgoing_interface(&MulticastInterface::Index(999))), no_device);
+    six.join_group(group, &MulticastInterface::Index(1)).expect("it joins");
+    six.leave_group(group, &MulticastInterface::Default).expect("it leaves the first that it has joined");
+    assert_eq!(code(six.leave_group(group, &MulticastInterface::Default)), not_available);
+}
+
 /// A port of both families reaches IPv4 peers, connected or not.
 #[test]
 fn a_port_of_both_families_reaches_both() {

@@ -1,14 +1,19 @@
 //! A child process as the peer of a connection: the endpoint, its description, its ends.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::rc::Rc;
 
 use super::common::*;
 use ropewalk::endpoints::{ClientEndpoint, ClientEndpointExt, EndpointRegistry, ProcessEndpoint, client_from_string};
 use ropewalk::error::{ConnectError, ConnectionClosed, ProcessTerminated, SpawnError};
-use ropewalk::process::{Command, Signal, StandardErrorBehavior};
+use ropewalk::process::{ChildDescriptor, Command, Signal, StandardErrorBehavior};
 use ropewalk::testing::Network;
-use ropewalk::{Address, BackendKind, Failure, ProcessTransport, Protocol, Reactor, Result, Transport, for_protocol};
+use ropewalk::{
+    Address, BackendKind, Clock, Failure, ProcessTransport, Protocol, Reactor, Result, Transport, for_protocol,
+};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// The end of a connection, and the bytes before it.
 #[derive(Default)]
@@ -236,6 +241,38 @@ fn closing_ends_the_input() {
         let process = process.borrow().clone().expect("it was called");
         run_until(&reactor, || !process.is_running());
         assert!(process.status().expect("it has exited").is_success());
+    });
+}
+
+/// Input that is queued when the connection is closed waits for the process: no timer cuts it.
+#[test]
+fn a_process_that_reads_late_gets_all_of_its_input() {
+    own_process!();
+    on_each(|reactor| {
+        let mut file = File::from(memfd_create("number", MemfdFlags::CLOEXEC).unwrap());
+        let process = Rc::new(RefCell::new(None::<ProcessTransport>));
+        let kept = Rc::clone(&process);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "cat <&3; wc -c >&4"]).descriptor(3, ChildDescriptor::Write);
+        command.descriptor(4, ChildDescriptor::share(file.try_clone().unwrap()));
+        let endpoint = ProcessEndpoint::new(&reactor, command);
+        let endpoint = endpoint.on_start(move |process| drop(kept.replace(Some(process.clone()))));
+        let seen = Seen::default();
+        let mut recorder = Some(seen.recorder(None));
+        let mut connecting = endpoint.connect(move |_: Address| recorder.take());
+        run_until(&reactor, || seen.log.has("made"));
+        let connection = connecting.take_result().expect("it fires").expect("it is connected");
+        connection.transport().write(&vec![b'x'; 1 << 20]);
+        connection.transport().lose_connection();
+        settle(&reactor);
+        assert!(!seen.is_lost() && reactor.delayed_calls().is_empty());
+        let process = process.borrow().clone().expect("it was called");
+        process.close_child(3);
+        run_until(&reactor, || seen.is_lost() && !process.is_running());
+        let mut number = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut number).unwrap();
+        assert_eq!(number, "1048576\n");
     });
 }
 

@@ -1,6 +1,7 @@
 //! The callbacks of a process protocol: their order, their failures, and the pipes.
 
 use super::*;
+use ropewalk::Clock;
 use ropewalk::error::ProcessError;
 use ropewalk::process::{ChildDescriptor, Signal};
 use ropewalk::transport::QueueLimit;
@@ -88,6 +89,30 @@ fn a_child_that_closes_its_input_early() {
         process.signal(Signal::TERM).expect("it runs");
         run_until(&reactor, || seen.is_ended());
         assert_eq!(seen.status(), ProcessStatus::Killed { signal: Signal::TERM, is_core_dumped: false });
+    });
+}
+
+/// Input that is queued when its pipe is closed waits for the child, however late that reads. No
+/// timer cuts it, for the child would take the rest for all of it.
+#[test]
+fn a_child_that_reads_late_gets_all_of_its_input() {
+    own_process!();
+    on_each(|reactor| {
+        let seen = Seen::default();
+        let recorder = seen.recorder().made(|process| {
+            process.write(&vec![b'x'; 1 << 20])?;
+            process.close_stdin();
+            Ok(())
+        });
+        // It reads when another pipe has ended.
+        let mut command = shell("cat <&3; wc -c");
+        command.descriptor(3, ropewalk::process::ChildDescriptor::Write);
+        let process = reactor.spawn_process(&command, recorder).expect("it starts");
+        settle(&reactor);
+        assert!(process.child(0).is_some_and(|pipe| pipe.queued_bytes() > 0) && reactor.delayed_calls().is_empty());
+        process.close_child(3);
+        run_until(&reactor, || seen.is_ended());
+        assert_eq!(seen.text(), "1048576\n");
     });
 }
 

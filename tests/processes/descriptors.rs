@@ -5,8 +5,12 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::*;
+use ropewalk::endpoints::{ClientEndpointExt, ProcessEndpoint};
+use ropewalk::error::{SpawnError, SpawnStep};
+use ropewalk::for_protocol;
 use ropewalk::process::ChildDescriptor;
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The numbers that are open in a child. The shell's glob uses none of its own while `echo` runs.
 const OPEN: &str = "cd /proc/self/fd; for n in *; do [ -e $n ] && echo $n; done";
@@ -52,6 +56,49 @@ fn crossed_numbers_are_not_mixed_up() {
         }
         let seen = run_to_end(&reactor, command.args(["-c", &script]));
         assert_eq!(seen.text(), "cab", "{}", seen.error_text());
+    });
+}
+
+/// The highest number that the limit permits, and the one below it, which cross.
+#[test]
+fn the_highest_numbers_may_be_mapped() {
+    own_process!();
+    on_each(|reactor| {
+        let file = memfd_create("highest", MemfdFlags::CLOEXEC).expect("a file");
+        let limits = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..limits }).expect("a lower limit");
+        let high = [98, 99].map(|number| rustix::io::fcntl_dupfd_cloexec(&file, number).expect("a number"));
+        let mut command = shell("readlink /proc/self/fd/98 /proc/self/fd/99");
+        command.descriptor(98, ChildDescriptor::Number(99)).descriptor(99, ChildDescriptor::Number(98));
+        let seen = run_to_end(&reactor, &command);
+        assert_eq!(seen.text().matches("/memfd:highest").count(), 2, "{}", seen.text());
+        drop(high);
+        // Nothing of it is open here: its pipe has the number by way of another.
+        let seen = run_to_end(&reactor, shell("echo hello >/proc/self/fd/99").descriptor(99, ChildDescriptor::Read));
+        assert_eq!(seen.text(), "hello\n");
+        setrlimit(Resource::Nofile, limits).expect("the old limit");
+    });
+}
+
+/// A number that is not open in the program is an error, though the engine has just opened
+/// descriptors of its own: none of those reaches the child.
+#[test]
+fn a_closed_number_is_none_of_the_engine() {
+    own_process!();
+    on_each(|reactor| {
+        run_to_end(&reactor, &shell("exit 0"));
+        // The numbers that the engine gets next.
+        let free = (3..100).filter(|number| std::fs::read_link(format!("/proc/self/fd/{number}")).is_err());
+        for number in free.take(8) {
+            let mut command = shell("exit 0");
+            command.descriptor(9, ChildDescriptor::Number(number));
+            let refused = reactor.spawn_process(&command, Seen::default().recorder());
+            assert!(matches!(refused, Err(SpawnError::Setup { step: SpawnStep::Pipes, .. })), "{number}: {refused:?}");
+            let endpoint = ProcessEndpoint::new(&reactor, command);
+            let connecting = endpoint.connect(for_protocol(|_| Script::new(&Log::default())));
+            let refused = result_of(&reactor, connecting).expect_err("it is refused");
+            assert!(matches!(refused.check(), Some(SpawnError::Setup { step: SpawnStep::Pipes, .. })), "{refused}");
+        }
     });
 }
 

@@ -152,6 +152,33 @@ fn pipe_grace_ends_a_process_whose_pipes_stay_open() {
     });
 }
 
+/// The output that the process has left in its pipe is delivered, though the limit is over. The
+/// output of a child that goes on and on is not.
+#[test]
+fn pipe_grace_leaves_no_output_behind() {
+    own_process!();
+    on_each(|reactor| {
+        let seen = Seen::default();
+        let recorder = seen.recorder().made(|process| {
+            process.pause_child(1);
+            Ok(())
+        });
+        let mut command = shell("head -c 60000 /dev/zero; cat <&3 & exit 0");
+        command.pipe_grace(Duration::ZERO).descriptor(3, ropewalk::process::ChildDescriptor::Write);
+        let process = reactor.spawn_process(&command, recorder).expect("it starts");
+        run_until(&reactor, || seen.log.has("lost 3"));
+        assert!(seen.log.has("exited") && seen.output.borrow().is_empty());
+        process.resume_child(1);
+        run_until(&reactor, || seen.is_ended());
+        assert_eq!(seen.output.borrow().len(), 60_000);
+        let seen = Seen::default();
+        let mut command = shell("yes & exit 0");
+        command.pipe_grace(Duration::ZERO);
+        reactor.spawn_process(&command, seen.recorder()).expect("it starts");
+        run_until(&reactor, || seen.is_ended());
+    });
+}
+
 /// The timer of that limit goes with the process, whichever of its ends came first.
 #[test]
 fn pipe_grace_leaves_no_timer() {

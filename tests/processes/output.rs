@@ -67,6 +67,31 @@ fn other_pipes_and_terminals() {
     });
 }
 
+/// Cancelled after the program's exit, the call waits no longer for a pipe that a child of the
+/// program holds.
+#[test]
+fn cancelling_gives_up_pipes_of_a_program_that_has_exited() {
+    own_process!();
+    on_each(|reactor| {
+        run_to_end(&reactor, &shell("exit 0"));
+        let before = descriptors();
+        // The child of the program ends when its standard input does, which it holds at 3.
+        let (input, held) = std::io::pipe().expect("a pipe");
+        let mut command = shell("cat <&3 & exit 0");
+        command.descriptor(3, ropewalk::process::ChildDescriptor::share(input));
+        let output = reactor.process_output(&command, 100);
+        drop(command);
+        run_until(&reactor, || children() == (0, 0));
+        settle(&reactor);
+        assert!(!output.is_called() && descriptors() > before + 1, "the pipes are open");
+        output.cancel();
+        assert!(result_of(&reactor, output).is_err());
+        settle(&reactor);
+        assert_eq!(descriptors(), before + 1, "the end that this test holds");
+        drop(held);
+    });
+}
+
 /// A cancelled Deferred kills the program, and its end is waited for.
 #[test]
 fn cancelling_kills_the_program() {

@@ -3,8 +3,10 @@
 //! child does gets at its parent's sockets, files and locks.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,8 +22,9 @@ use ropewalk::address::UnixAddress;
 use ropewalk::error::{ConnectError, ListenError, ReactorError, ReactorGone};
 use ropewalk::interfaces::*;
 use ropewalk::locks::FilesystemLock;
-use ropewalk::reactor::UnixListenOptions;
-use ropewalk::{BackendKind, Deferred, ListenOptions, Phase, Port, Reactor, SystemEvent, Transport};
+use ropewalk::process::ProcessStatus;
+use ropewalk::reactor::{AdoptOptions, UnixListenOptions};
+use ropewalk::{BackendKind, Deferred, ListenOptions, Phase, Port, ProcessTransport, Reactor, SystemEvent, Transport};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 #[allow(unsafe_code, reason = "no other thread forks")]
@@ -407,6 +410,54 @@ fn a_callback_that_forks() {
         }
         assert_eq!(log.count("lost: the connection was closed cleanly"), 2, "{place}");
         child.borrow_mut().take().expect(place).ends_well(|| ());
+    }
+}
+
+/// A daemon starts a program and adopts a connection, forks, and goes on with both in the child.
+/// The program is a child of the parent, so its status is unknown.
+#[test]
+fn a_daemon_keeps_its_processes_and_connections() {
+    struct Cat(Log);
+    impl ProcessProtocol for Cat {
+        fn child_data_received(&mut self, process: &ProcessTransport, _: i32, data: &[u8]) -> ropewalk::Result<()> {
+            self.0.add(String::from_utf8_lossy(data));
+            Ok(process.kill()?)
+        }
+
+        fn process_ended(&mut self, _: &ProcessTransport, status: &ProcessStatus) -> ropewalk::Result<()> {
+            self.0.add(status.to_string());
+            Ok(())
+        }
+    }
+    own_process!();
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let log = Log::default();
+        let process = reactor.spawn_process(&ropewalk::process::Command::new("cat"), Cat(log.clone()));
+        let process = process.expect("it starts");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let tcp_peer = TcpStream::connect(at).unwrap();
+        let (tcp, from) = listener.accept().unwrap();
+        reactor.adopt_stream(tcp, at, from, &AdoptOptions::new(), Echo).expect("a connection");
+        let (unix, unix_peer) = UnixStream::pair().unwrap();
+        let unnamed = UnixAddress::unnamed;
+        reactor.adopt_stream(unix, unnamed(), unnamed(), &AdoptOptions::new(), Echo).expect("a connection");
+        let peers = [OwnedFd::from(tcp_peer), unix_peer.into()].map(File::from);
+        let child = Child::new(|| {
+            process.write(b"hello").expect("it runs");
+            run_until(&reactor, || log.has("ended"));
+            assert_eq!(log.all(), ["hello", "ended, with an unknown status"]);
+            for mut peer in peers {
+                let reading = thread::spawn(move || {
+                    let mut answer = [0; 4];
+                    peer.write_all(b"echo").and_then(|()| peer.read_exact(&mut answer)).unwrap();
+                    answer
+                });
+                assert_eq!(&run_beside(&reactor, reading), b"echo");
+            }
+        });
+        child.ends_well(|| ());
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use ropewalk::address::{UnixAddress, UnixAddressError};
 use ropewalk::endpoints::{client_from_string, quote_string_argument, server_from_string};
 use ropewalk::error::{ConnectError, ListenError};
 use ropewalk::interfaces::*;
-use ropewalk::reactor::{UnixConnectOptions, UnixListenOptions};
+use ropewalk::reactor::{AdoptOptions, UnixConnectOptions, UnixListenOptions};
 use ropewalk::testing::{Conditions, Network};
-use ropewalk::{Address, Deferred, Failure, Port, Reactor, Transport};
+use ropewalk::{Address, BackendKind, Deferred, Failure, Port, Reactor, Transport};
 
 /// A folder of its own for a test, removed at its end.
 struct Folder(PathBuf);
@@ -240,6 +241,36 @@ fn the_longest_path_works() {
     let at = address(folder.0.join(name));
     let _port = listen(&reactor, &at, &UnixListenOptions::new(), &Log::default()).unwrap();
     assert_eq!(ask(&reactor, &at).unwrap().0.peer(), at.into());
+}
+
+/// A peer that reads no more and writes on and on is lost behind the bytes that were there.
+#[test]
+fn endless_input_does_not_hide_a_peer_that_reads_no_more() {
+    for kind in [BackendKind::Mio, BackendKind::IoUring] {
+        let Some(reactor) = reactor_on(kind) else { continue };
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"more and more").unwrap();
+        peer.shutdown(Shutdown::Read).unwrap();
+        let log = Log::default();
+        let protocol = Script::new(&log);
+        let received = Rc::clone(&protocol.received);
+        // Each byte that is received is followed by another, as long as the peer can write.
+        let protocol = protocol.made(|transport| {
+            transport.write(b"unread");
+            Ok(())
+        });
+        let protocol = protocol.data(move |_, data| {
+            let _ = peer.write_all(data);
+            Ok(())
+        });
+        let (unnamed, options) = (UnixAddress::unnamed(), AdoptOptions::new());
+        let joined = reactor.adopt_stream(ours, unnamed.clone(), unnamed, &options, protocol);
+        let connection = joined.expect("a connection");
+        run_until(&reactor, || log.is_over());
+        assert!(log.reason().starts_with("the peer reset the connection"), "{}", log.reason());
+        assert!(received.borrow().starts_with(b"more and more"));
+        drop(connection);
+    }
 }
 
 /// Each end has the credentials of the other; over TCP there are none.

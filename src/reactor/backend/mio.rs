@@ -138,17 +138,6 @@ impl Mio {
         self.table.get_mut(id)?.pipe()
     }
 
-    fn register_pipe(&self, id: Id, pipe: &PolledPipe) -> io::Result<()> {
-        if let Some(end) = pipe.reading_end() {
-            self.poller.register(id, end.as_raw_fd(), PollInterest::READABLE)?;
-        }
-        match pipe.writing_end() {
-            Some((end, true)) => self.poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
-            Some((bell, false)) => self.poller.register(id, bell.as_raw_fd(), PollInterest::READABLE),
-            None => Ok(()),
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn send_to_pipe(&mut self, id: Id, outgoing: Outgoing<'_>) -> io::Result<Progress> {
@@ -233,6 +222,17 @@ impl Mio {
     }
 }
 
+fn register_pipe(poller: &Poller, id: Id, pipe: &PolledPipe) -> io::Result<()> {
+    if let Some(end) = pipe.reading_end() {
+        poller.register(id, end.as_raw_fd(), PollInterest::READABLE)?;
+    }
+    match pipe.writing_end() {
+        Some((end, true)) => poller.register(id, end.as_raw_fd(), PollInterest::WRITABLE),
+        Some((bell, false)) => poller.register(id, bell.as_raw_fd(), PollInterest::READABLE),
+        None => Ok(()),
+    }
+}
+
 /// Takes the end of a pipe out of the poller. Another process may have it too, and the poller
 /// would report its events for ever.
 fn deregister_end(poller: &Poller, end: BorrowedFd<'_>) {
@@ -275,7 +275,12 @@ impl Backend for Mio {
                     datagrams.adopt();
                     (datagrams.socket.as_raw_fd(), PollInterest::READABLE)
                 }
-                PolledSource::Vacant | PolledSource::Stream(_) | PolledSource::Pipe(_) => return Ok(()),
+                PolledSource::Stream(stream) => {
+                    stream.armed = false;
+                    (stream.socket.as_raw_fd(), RECEIVING)
+                }
+                PolledSource::Pipe(pipe) => return register_pipe(poller, id, pipe),
+                PolledSource::Vacant => return Ok(()),
             };
             poller.register(id, descriptor, interest)
         })
@@ -310,7 +315,7 @@ impl Backend for Mio {
 
     fn adopt_descriptors(&mut self, id: Id, ends: PipeEnds) -> io::Result<()> {
         let pipe = Box::new(PolledPipe::new(ends)?);
-        if let Err(error) = self.register_pipe(id, &pipe) {
+        if let Err(error) = register_pipe(&self.poller, id, &pipe) {
             self.deregister_pipe(&pipe);
             return Err(error);
         }

@@ -292,8 +292,8 @@ pub(crate) trait Backend {
     fn close(&mut self, id: Id, reset: bool);
 
     /// Makes the poller anew, in a forked child of the process that made it. The reactor has not
-    /// waited for anything before the fork. So there are only ports and connection attempts, which
-    /// go on.
+    /// waited for anything before the fork. So there are only ports, connection attempts, adopted
+    /// connections and pipes, which go on. (Threads that read or write for a pipe do not.)
     fn reopen(&mut self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

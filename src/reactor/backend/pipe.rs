@@ -66,9 +66,9 @@ pub(super) struct PolledPipe {
     /// The poller has reported an error or a hang-up, of one of the ends.
     is_in_doubt: bool,
     is_receiving: bool,
-    /// Reads the bytes that arrived before the loss of the writing end. The stream ends behind
-    /// them.
-    is_rest: bool,
+    /// Bytes that arrived before the loss of the writing end, and are still to be read. The stream
+    /// ends behind them, though other processes may go on to write.
+    rest: Option<usize>,
     /// The end of the input was read.
     has_ended: bool,
     /// A send waits for room.
@@ -123,7 +123,7 @@ impl PolledPipe {
             is_writable: false,
             is_in_doubt: false,
             is_receiving: false,
-            is_rest: false,
+            rest: None,
             has_ended: false,
             is_blocked: false,
             may_drop,
@@ -166,7 +166,10 @@ impl PolledPipe {
     /// Starts to read the bytes that arrived before the loss of the writing end.
     #[inline(never)]
     pub(super) fn receive_rest(&mut self) {
-        (self.is_receiving, self.is_rest, self.is_readable) = (true, true, true);
+        (self.is_receiving, self.is_readable) = (true, true);
+        if self.rest.is_none() {
+            self.rest = Some(self.read.as_ref().map_or(0, PipeEnd::bytes_there));
+        }
     }
 
     /// Returns the next event, and when to visit the source again.
@@ -196,19 +199,25 @@ impl PolledPipe {
     }
 
     fn receive(&mut self, inbox: &mut Inbox) -> (Option<BackendEvent>, Requeue) {
+        let rest = self.rest;
         let received = match &self.read {
-            Some(end) if !self.has_ended => end.read(inbox.room().0),
-            _ if self.is_rest => Receive::End,
+            Some(end) if !self.has_ended && rest != Some(0) => {
+                let room = inbox.room().0;
+                let most = rest.map_or(room.len(), |rest| rest.min(room.len()));
+                end.read(&mut room[..most])
+            }
+            _ if rest.is_some() => Receive::End,
             _ => Receive::Empty,
         };
         match received {
             // A terminal and a pipe of packets return less than there is.
             Receive::Full(filled) | Receive::Bytes(filled) => {
+                self.rest = rest.map(|rest| rest - filled);
                 inbox.fill(filled);
                 (Some(BackendEvent::Received), Requeue::NextTurn)
             }
             Receive::End => self.end(),
-            Receive::Empty if self.is_rest => self.end(),
+            Receive::Empty if rest.is_some() => self.end(),
             Receive::Empty => {
                 self.is_readable = false;
                 (None, Requeue::No)
@@ -352,6 +361,11 @@ impl PipeEnd {
             }
             Access::Nonblocking => sort_written(|| rustix::io::write(&self.descriptor, data)),
         }
+    }
+
+    /// Returns the number of bytes that can be read now. 0 if the system does not say.
+    fn bytes_there(&self) -> usize {
+        rustix::io::ioctl_fionread(&self.descriptor).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Returns `true` if the next call does not wait: the end is ready, or fails.

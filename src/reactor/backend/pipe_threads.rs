@@ -7,7 +7,8 @@
 //! | output | a thread writes one chunk at a time, which is in flight meanwhile, and rings when it is done |
 //!
 //! A thread ends with its connection. One that waits in a call ends behind that call, and keeps its
-//! own descriptor until then.
+//! own descriptor until then. Another program may have made a terminal nonblocking, and its flags
+//! stay as they are: then the thread waits in `poll(2)`.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -16,6 +17,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::transport::send_queue::InFlight;
 
@@ -119,16 +123,42 @@ impl WritingThread {
 }
 
 fn write_chunks(
-    mut output: &File,
+    output: &File,
     to_write: &Receiver<InFlight>,
     written: &Sender<(InFlight, io::Result<usize>)>,
     mut rope: &PipeWriter,
 ) {
     while let Ok(chunk) = to_write.recv() {
-        let result = output.write_all(chunk.bytes()).map(|()| chunk.bytes().len());
+        let result = write_all(output, chunk.bytes());
         // The connection may be over.
         if written.send((chunk, result)).is_err() || rope.write_all(&[0]).is_err() {
             return;
         }
     }
+}
+
+/// Writes all bytes, and waits for room where the descriptor does not. Returns their number, or
+/// that of the bytes before an error: the next write has the error again.
+fn write_all(mut output: &File, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let error = match output.write(&bytes[written..]) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(count) => {
+                written += count;
+                continue;
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => match poll(&mut [PollFd::new(output, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+            _ if written > 0 => return Ok(written),
+            _ => return Err(error),
+        }
+    }
+    Ok(written)
 }

@@ -12,6 +12,7 @@ use super::pipe::PolledPipe;
 use super::reported::Readiness;
 use super::socket::{self, Accept, Receive, Send};
 use super::socket_file::SocketFile;
+use super::system;
 use super::table::Requeue;
 use super::{BackendEvent, Completion, Inbox, Incoming, IncomingSocket, Progress, RECEIVE};
 use super::{ConnectionOptions, PortOptions};
@@ -418,6 +419,10 @@ impl PolledStream {
     /// them.
     pub(super) fn receive_rest(&mut self) {
         (self.receiving, self.rest) = (true, true);
+        if self.unix {
+            // A peer that has only stopped to read may write without an end.
+            system::refuse_input(self.socket.as_fd());
+        }
         self.readiness.add(Readiness::READABLE.with(Readiness::HUNG_UP, true));
     }
 

@@ -113,12 +113,23 @@ fn set_tcp_options(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io:
 /// do not.
 pub(super) fn set_buffers(socket: &OwnedFd, options: &ConnectionOptions) -> rustix::io::Result<()> {
     if let Some(bytes) = options.receive_buffer {
-        sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?;
+        set_receive_buffer(socket.as_fd(), bytes)?;
     }
     if let Some(bytes) = options.send_buffer {
-        sockopt::set_socket_send_buffer_size(socket, bytes as usize)?;
+        set_send_buffer(socket.as_fd(), bytes)?;
     }
     Ok(())
+}
+
+/// Sets the size of the receive buffer. The system takes 31 bits, and has a maximum that is far
+/// below.
+pub(super) fn set_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> rustix::io::Result<()> {
+    sockopt::set_socket_recv_buffer_size(socket, bytes.min(i32::MAX as u32) as usize)
+}
+
+/// Sets the size of the send buffer, in the same way.
+pub(super) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: u32) -> rustix::io::Result<()> {
+    sockopt::set_socket_send_buffer_size(socket, bytes.min(i32::MAX as u32) as usize)
 }
 
 /// Returns the index of the network interface with this name.

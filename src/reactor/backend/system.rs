@@ -186,6 +186,17 @@ pub(super) fn uncork(socket: BorrowedFd<'_>) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn uncork(_socket: BorrowedFd<'_>) {}
 
+/// Lets the peer of a UNIX socket write no more. The bytes that have arrived stay.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn refuse_input(socket: BorrowedFd<'_>) {
+    // It fails if the peer is gone, which writes no more.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+}
+
+/// Does nothing: other systems would drop the bytes that have arrived.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn refuse_input(_socket: BorrowedFd<'_>) {}
+
 /// Limits the time that sent bytes may stay unacknowledged.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_user_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use super::batch::DatagramBatch;
 #[cfg(test)]
 use super::socket::faults;
-use super::socket::local_address;
+use super::socket::{local_address, set_receive_buffer, set_send_buffer};
 use super::socket_file::SocketFile;
 use super::system::{self, unix_address};
 use super::{ListenRefusal, unix_datagrams};
@@ -81,10 +81,10 @@ fn bind_udp(address: SocketAddr, options: &DatagramSocketOptions) -> io::Result<
         sockopt::set_socket_broadcast(&socket, true)?;
     }
     if let Some(bytes) = options.receive_buffer {
-        sockopt::set_socket_recv_buffer_size(&socket, bytes as usize)?;
+        set_receive_buffer(socket.as_fd(), bytes)?;
     }
     if let Some(bytes) = options.send_buffer {
-        sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+        set_send_buffer(socket.as_fd(), bytes)?;
     }
     if options.segmentation_offload {
         system::coalesce_datagrams(socket.as_fd())?;
@@ -196,8 +196,8 @@ fn sort_sent(sent: rustix::io::Result<usize>) -> DatagramSend {
 pub(super) fn set_option(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<()> {
     match option {
         DatagramOption::Broadcast(on) => sockopt::set_socket_broadcast(socket, on)?,
-        DatagramOption::ReceiveBuffer(bytes) => sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?,
-        DatagramOption::SendBuffer(bytes) => sockopt::set_socket_send_buffer_size(socket, bytes as usize)?,
+        DatagramOption::ReceiveBuffer(bytes) => set_receive_buffer(socket, bytes)?,
+        DatagramOption::SendBuffer(bytes) => set_send_buffer(socket, bytes)?,
         DatagramOption::MulticastTtl(ttl) if is_ipv4(socket)? => sockopt::set_ip_multicast_ttl(socket, ttl.into())?,
         DatagramOption::MulticastTtl(ttl) => sockopt::set_ipv6_multicast_hops(socket, ttl.into())?,
         DatagramOption::MulticastLoopback(on) if is_ipv4(socket)? => sockopt::set_ip_multicast_loop(socket, on)?,

@@ -1,10 +1,12 @@
 //! [`bind`]: datagram sockets of the UNIX family. All calls on a bound socket are those of
 //! `udp.rs`.
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use std::os::fd::AsFd;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::ListenRefusal;
-use super::socket::local_address;
+use super::socket::{local_address, set_send_buffer};
 use super::socket_file::SocketFile;
 use super::system::{self, unix_address};
 use super::udp::BoundDatagrams;
@@ -15,7 +17,7 @@ use crate::datagram::{DatagramSocketOptions, Reach};
 pub(super) fn bind(name: &UnixAddress, options: &DatagramSocketOptions) -> Result<BoundDatagrams, ListenRefusal> {
     let socket = system::nonblocking_socket(AddressFamily::UNIX, SocketType::DGRAM)?;
     if let Some(bytes) = options.send_buffer {
-        sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+        set_send_buffer(socket.as_fd(), bytes)?;
     }
     let mut file = None;
     if let Some(path) = name.as_path() {

@@ -91,7 +91,7 @@ impl Core {
 
     /// Builds the protocol, and starts the process. On a failure neither is left.
     fn start_connected(self: &Rc<Self>, start: &ProcessConnect, factory: &BoxedFactory) -> Result<Rc<dyn ErasedJoint>> {
-        self.may_spawn()?;
+        self.may_spawn(start.command.settings())?;
         let setup = |source| {
             let program = start.command.program().to_string_lossy().into_owned();
             Failure::new(SpawnError::Setup { program, step: SpawnStep::Pipes, source })

@@ -126,7 +126,6 @@ type Cloned = ((u32, OwnedFd), Report);
 struct Plan {
     /// Numbers of the child, and ours. -1 closes.
     descriptors: Vec<(RawFd, RawFd)>,
-    highest: RawFd,
     is_session: bool,
     has_terminal: bool,
     group: Option<i32>,
@@ -143,7 +142,6 @@ impl Plan {
         let source = |mapping: &Mapping| mapping.source.as_ref().map_or(-1, |source| source.as_raw_fd());
         Ok(Self {
             descriptors: mappings.iter().map(|mapping| (mapping.number, source(mapping))).collect(),
-            highest: mappings.iter().map(|mapping| mapping.number).max().unwrap_or(0),
             is_session: settings.is_session || settings.terminal.is_some(),
             has_terminal: settings.terminal.is_some(),
             group: settings.group,
@@ -199,7 +197,7 @@ impl Plan {
         let failed = |step| move |error| (Some(step), error);
         let prepared = (|| {
             self.set_session().map_err(failed(SpawnStep::Session))?;
-            self.move_above().and_then(|()| self.set_descriptors()).map_err(failed(SpawnStep::Descriptors))?;
+            self.move_aside().and_then(|()| self.set_descriptors()).map_err(failed(SpawnStep::Descriptors))?;
             self.take_terminal().map_err(failed(SpawnStep::Session))?;
             self.set_credentials().map_err(failed(SpawnStep::Credentials))?;
             self.enter_directory().map_err(failed(SpawnStep::WorkingDirectory))
@@ -223,16 +221,25 @@ impl Plan {
         }
     }
 
-    /// Moves our numbers above those of the child, so that none is replaced before it is used.
-    fn move_above(&mut self) -> Result<(), i32> {
-        let highest = self.highest;
-        for (_, source) in &mut self.descriptors {
-            if (0..=highest).contains(source) {
+    /// Moves our numbers away from those of the child, so that none is replaced before it is used.
+    /// Not above them: the highest may be the last that the limit of descriptors permits.
+    fn move_aside(&mut self) -> Result<(), i32> {
+        for at in 0..self.descriptors.len() {
+            let (mut source, mut least) = (self.descriptors[at].1, 0);
+            // A number of the child that is taken on the way is replaced or closed later.
+            while self.is_of_child(source) {
                 // SAFETY: a call without pointers, on a number of the parent's owned descriptor.
-                *source = check(unsafe { libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, highest.saturating_add(1)) })?;
+                source = check(unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, least) })?;
+                least = source.saturating_add(1);
             }
+            self.descriptors[at].1 = source;
         }
         Ok(())
+    }
+
+    /// Returns `true` for a number of the command's map.
+    fn is_of_child(&self, number: RawFd) -> bool {
+        self.descriptors.iter().any(|&(of_child, _)| of_child == number)
     }
 
     fn set_descriptors(&self) -> Result<(), i32> {
@@ -486,6 +493,12 @@ fn check_call(result: libc::c_long) -> Result<(), i32> {
 
 fn last_error() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
+}
+
+/// Checks that a number is a descriptor of this process.
+pub(super) fn check_open(number: RawFd) -> io::Result<()> {
+    // SAFETY: a call without pointers. A number that is not open is an error.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) }).map(drop).map_err(io::Error::from_raw_os_error)
 }
 
 /// Makes a second descriptor of a number of this process.

@@ -107,8 +107,12 @@ impl Reactor {
         let started = Rc::<OnceCell<ProcessTransport>>::default();
         let cancelled = Rc::clone(&started);
         let (promise, output) = Promise::with_canceller(move || {
-            let Some(process) = cancelled.get().filter(|process| process.is_running()) else { return };
+            let Some(process) = cancelled.get() else { return };
+            // A child of the child may hold them, whether the process runs or not.
             process.lose_connection();
+            if !process.is_running() {
+                return;
+            }
             if let Err(error) = process.kill() {
                 error!(pid = process.pid(), %error, "a cancelled process is not killed");
             }

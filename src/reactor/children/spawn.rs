@@ -114,7 +114,7 @@ impl Core {
         settings: &Settings,
         protocol: Box<dyn ProcessProtocol>,
     ) -> Result<ProcessTransport, SpawnError> {
-        self.may_spawn()?;
+        self.may_spawn(settings)?;
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let driver: Weak<Self> = Rc::downgrade(self);
         let process = ProcessTransport::new(ProcessState::new(driver, id, settings.pipe_grace));
@@ -135,15 +135,29 @@ impl Core {
         Ok(process)
     }
 
-    /// Checks that the reactor starts processes.
-    pub(super) fn may_spawn(&self) -> Result<(), SpawnError> {
+    /// Checks that the reactor starts processes, and that the descriptors of this process which the
+    /// child is to share are open. The engine opens its own later, which may have these numbers.
+    pub(super) fn may_spawn(&self, settings: &Settings) -> Result<(), SpawnError> {
         if self.is_closed() || self.run.is_closing() {
             return Err(SpawnError::ReactorStopped);
         }
         if !self.is_ours() {
             return Err(SpawnError::ForkedChild);
         }
-        if self.settings.backend.is_none() { Err(SpawnError::Unsupported) } else { Ok(()) }
+        if self.settings.backend.is_none() {
+            return Err(SpawnError::Unsupported);
+        }
+        let shared = settings.descriptors.values().filter_map(|descriptor| match descriptor {
+            ChildDescriptor::Number(number) => Some(*number),
+            _ => None,
+        });
+        for number in shared {
+            exec::check_open(number).map_err(|source| {
+                let program = settings.program.to_string_lossy().into_owned();
+                SpawnError::Setup { program, step: SpawnStep::Pipes, source }
+            })?;
+        }
+        Ok(())
     }
 
     /// Takes the steps up to the watch. The caller undoes the ones that were taken.

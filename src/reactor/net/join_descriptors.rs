@@ -41,6 +41,9 @@ impl Core {
     /// | `lose_write_connection` | the writing end is closed |
     /// | `lose_connection` without a reading end, or the end of a lone reading end | `Done` |
     ///
+    /// There is no close timeout. The reader of a pipe may be slow, and it would take cut bytes for
+    /// all of them: a pipe has no reset.
+    ///
     /// While the loop waits, the descriptors are taken over when the wait has ended. An error of
     /// that is the reason of the connection's end.
     ///
@@ -100,6 +103,7 @@ impl Core {
         let id = self.slots.borrow_mut().insert(Slot::Reserved);
         let transport = Transport::new(id, Rc::clone(&self.context), AddressPair::new(Address::Pipe, Address::Pipe));
         transport.begin_with_limit(limit);
+        transport.stream().set_close_timeout(None);
         transport.stream().begin_unmade();
         if ends.read.is_none() {
             transport.stream().begin_read_all();

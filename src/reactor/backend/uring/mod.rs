@@ -211,6 +211,11 @@ impl Backend for Uring {
                     datagrams.adopt();
                     ring.poll(Kind::Poll, id, datagrams.socket.as_raw_fd(), READABLE, true);
                 }
+                RingSource::Polled(Polled::Stream(stream)) => {
+                    ring.poll(Kind::Poll, id, stream.socket.as_raw_fd(), READABLE, true);
+                }
+                RingSource::Polled(Polled::Pipe(pipe)) => pipes::poll_ends(ring, id, pipe),
+                // No turn has started a receive of these streams.
                 RingSource::Stream(_) | RingSource::Polled(_) => {}
             }
             Ok(())

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::event::PollFlags;
 
-use super::ring::Kind;
+use super::ring::{Kind, Ring};
 use super::{READABLE, RingSource, Uring};
 use crate::reactor::backend::Progress;
 use crate::reactor::backend::pipe::PolledPipe;
@@ -17,12 +17,7 @@ use crate::transport::outgoing::Outgoing;
 impl Uring {
     /// Polls the ends of a pipe from now on.
     pub(super) fn insert_pipe(&mut self, id: Id, pipe: PolledPipe) {
-        if let Some(end) = pipe.reading_end() {
-            self.ring.poll(Kind::Poll, id, end.as_raw_fd(), READABLE, true);
-        }
-        if let Some((end, awaits_room)) = pipe.writing_end() {
-            self.ring.poll(Kind::Room, id, end.as_raw_fd(), flags(awaits_room), true);
-        }
+        poll_ends(&mut self.ring, id, &pipe);
         self.table.insert(id, RingSource::Polled(Polled::Pipe(Box::new(pipe))));
     }
 
@@ -73,6 +68,15 @@ impl Uring {
         }
         self.ring.flush();
         drop(pipe);
+    }
+}
+
+pub(super) fn poll_ends(ring: &mut Ring, id: Id, pipe: &PolledPipe) {
+    if let Some(end) = pipe.reading_end() {
+        ring.poll(Kind::Poll, id, end.as_raw_fd(), READABLE, true);
+    }
+    if let Some((end, awaits_room)) = pipe.writing_end() {
+        ring.poll(Kind::Room, id, end.as_raw_fd(), flags(awaits_room), true);
     }
 }
 

@@ -4,6 +4,8 @@
 //! | a datagram | fate |
 //! |---|---|
 //! | to a host or a port without a socket | is dropped; a connected sender is refused by a known host |
+//! | to the unspecified address | goes to the loopback address |
+//! | longer than the send buffer | leaves when the buffer is empty |
 //! | to a group | reaches each member on the interface: own host with loop-back, others with a TTL above 0 |
 //! | to 255.255.255.255 | reaches each socket of the port on every host, if the sender permits broadcasts |
 //! | to a socket whose receive buffer is full | is dropped |
@@ -17,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::datagrams::{Arrived, COST, LOOPBACK, OUTER, SimulatedDatagrams, is_broadcast};
+use super::datagrams::{Arrived, COST, LOOPBACK, OUTER, SimulatedDatagrams, is_broadcast, specified};
 use super::sent_datagrams::{DatagramUnderWay, SentRecord};
 use super::sharing::reaches;
 use super::{Kernel, KernelEvent, SocketId, draw};
@@ -35,7 +37,11 @@ impl Kernel {
         if std::mem::take(&mut socket.refused) {
             return DatagramSend::Refused;
         }
-        let Some(to) = to.or(socket.peer).map(unmapped) else {
+        if to.is_some_and(|to| to.port() == 0) {
+            // A peer may have this port: only the addresses of single datagrams are checked.
+            return DatagramSend::Failed(io::ErrorKind::InvalidInput.into());
+        }
+        let Some(to) = to.or(socket.peer).map(unmapped).map(specified) else {
             return DatagramSend::Failed(io::ErrorKind::NotConnected.into());
         };
         let (from, host) = match socket.source(to) {
@@ -43,12 +49,13 @@ impl Kernel {
             Err(kind) => return DatagramSend::Failed(kind.into()),
         };
         let takes = data.len() + COST;
-        if data.len() > limit || takes > socket.send_buffer {
+        if data.len() > limit {
             return DatagramSend::TooLong;
         }
         let is_held = is_held && !socket.held;
         socket.held = is_held;
-        if is_held || socket.sent_bytes + takes > socket.send_buffer {
+        // The buffer takes a datagram of any size while it is empty.
+        if is_held || socket.sent_bytes > 0 && socket.sent_bytes + takes > socket.send_buffer {
             socket.blocked = true;
             if is_held {
                 // No arrival has to make room for it. Otherwise one is to come.
@@ -63,7 +70,7 @@ impl Kernel {
         } else if is_broadcast(to.ip()) {
             self.hosts.keys().copied().filter(IpAddr::is_ipv4).collect()
         } else {
-            vec![if to.ip().is_loopback() || to.ip().is_unspecified() { host } else { to.ip() }]
+            vec![if to.ip().is_loopback() { host } else { to.ip() }]
         };
         self.datagrams_sent += 1;
         let number = self.datagrams_sent;

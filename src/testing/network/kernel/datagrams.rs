@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -299,10 +299,10 @@ impl SimulatedDatagrams {
             return Err(io::ErrorKind::PermissionDenied);
         }
         let bound = unmapped(self.bound);
-        let is_inner = to.ip().is_loopback() || to.ip().is_unspecified();
         if !bound.ip().is_unspecified() && !bound.ip().is_multicast() {
             // Linux sends nothing from the loopback interface to others.
-            let is_away = bound.ip().is_loopback() && !is_inner && !to.ip().is_multicast() && to.ip() != self.host;
+            let to = to.ip();
+            let is_away = bound.ip().is_loopback() && !to.is_loopback() && !to.is_multicast() && to != self.host;
             return if is_away { Err(io::ErrorKind::InvalidInput) } else { Ok(bound) };
         }
         let ip = if to.ip().is_loopback() { to.ip() } else { self.host };
@@ -314,7 +314,8 @@ impl SimulatedDatagrams {
 
     /// Gives the socket a peer. Returns its own address, in the family of the socket.
     fn connect(&mut self, peer: SocketAddr) -> io::Result<SocketAddr> {
-        let source = self.source(unmapped(peer))?;
+        let peer = specified(unmapped(peer));
+        let source = self.source(peer)?;
         self.peer = Some(peer);
         self.bound = match (self.bound, source.ip()) {
             (SocketAddr::V6(_), IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), source.port()),
@@ -330,14 +331,22 @@ impl SimulatedDatagrams {
             DatagramOption::SendBuffer(bytes) => self.send_buffer = doubled(bytes),
             DatagramOption::MulticastTtl(ttl) => self.ttl = ttl,
             DatagramOption::MulticastLoopback(on) => self.loopback = on,
-            DatagramOption::OutgoingInterface(interface) => self.outgoing = self.interface(interface)?,
+            DatagramOption::OutgoingInterface(interface) => {
+                let missing = if self.bound.is_ipv6() { NO_DEVICE } else { ADDRESS_NOT_AVAILABLE };
+                self.outgoing = self.interface(interface, missing)?;
+            }
             DatagramOption::JoinGroup(group, interface) => {
-                if !self.groups.insert((group, self.interface(interface)?)) {
+                if !self.groups.insert((group, self.interface(interface, NO_DEVICE)?)) {
                     return Err(io::Error::from_raw_os_error(ADDRESS_IN_USE));
                 }
             }
             DatagramOption::LeaveGroup(group, interface) => {
-                if !self.groups.remove(&(group, self.interface(interface)?)) {
+                let mut index = self.interface(interface, ADDRESS_NOT_AVAILABLE)?;
+                if group.is_ipv6() && matches!(interface, InterfaceChoice::Default | InterfaceChoice::Index(0)) {
+                    // The first interface on which the group was joined.
+                    index = self.groups.iter().find(|(joined, _)| *joined == group).map_or(index, |(_, first)| *first);
+                }
+                if !self.groups.remove(&(group, index)) {
                     return Err(io::Error::from_raw_os_error(ADDRESS_NOT_AVAILABLE));
                 }
             }
@@ -356,26 +365,37 @@ impl SimulatedDatagrams {
         }
     }
 
-    /// Returns the index of an interface of the host.
-    fn interface(&self, interface: InterfaceChoice) -> io::Result<u32> {
+    /// Returns the index of an interface of the host. `missing` is the error if there is none.
+    fn interface(&self, interface: InterfaceChoice, missing: i32) -> io::Result<u32> {
         let index = match interface {
             InterfaceChoice::Default => Some(OUTER),
             InterfaceChoice::Address(address) if self.bound.is_ipv6() => {
                 let reason = format!("an IPv6 socket takes the index of an interface, not {address}");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
             }
+            InterfaceChoice::Address(address) if address.is_unspecified() => Some(OUTER),
             InterfaceChoice::Address(address) if address.is_loopback() => Some(LOOPBACK),
             InterfaceChoice::Address(address) => (self.host == address).then_some(OUTER),
             InterfaceChoice::Index(0) => Some(OUTER),
             InterfaceChoice::Index(index) => [LOOPBACK, OUTER].contains(&index).then_some(index),
         };
-        index.ok_or_else(|| io::Error::from_raw_os_error(NO_DEVICE))
+        index.ok_or_else(|| io::Error::from_raw_os_error(missing))
     }
 }
 
 /// Linux doubles the sizes of buffers that it is asked for.
 pub(super) fn doubled(bytes: u32) -> usize {
     (bytes as usize).saturating_mul(2)
+}
+
+/// Returns the loopback address of the family in the place of the unspecified one.
+pub(super) fn specified(to: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = match to.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return to,
+    };
+    SocketAddr::new(loopback, to.port())
 }
 
 pub(super) fn is_broadcast(ip: IpAddr) -> bool {
