@@ -132,7 +132,7 @@ pub enum ProcessError {
 /// assert!(ProcessTerminated::of(&done).is_none());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the process {status}")]
+#[error("the process did not succeed: {status}")]
 #[non_exhaustive]
 pub struct ProcessTerminated {
     /// The exit code, if the process has exited by itself (Twisted: `exitCode`).

@@ -121,8 +121,8 @@ fn a_failed_process_is_the_reason_of_the_loss() {
     own_process!();
     on_each(|reactor| {
         for (script, code, signal, text) in [
-            ("echo out; exit 3", Some(3), None, "the process exited with code 3"),
-            ("echo out; kill -KILL $$", None, Some(9), "the process killed by SIGKILL"),
+            ("echo out; exit 3", Some(3), None, "the process did not succeed: exited with code 3"),
+            ("echo out; kill -KILL $$", None, Some(9), "the process did not succeed: killed by SIGKILL"),
         ] {
             let seen = run(&reactor, &shell(&reactor, script), None);
             assert_eq!(seen.text(), "out\n");

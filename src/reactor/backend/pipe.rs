@@ -363,9 +363,11 @@ impl PipeEnd {
         }
     }
 
-    /// Returns the number of bytes that can be read now. 0 if the system does not say.
+    /// Returns the number of bytes that can be read now, and the highest if the system does not
+    /// say: then all are read until there is none.
     fn bytes_there(&self) -> usize {
-        rustix::io::ioctl_fionread(&self.descriptor).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+        let bytes = rustix::io::ioctl_fionread(&self.descriptor).ok();
+        bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
     }
 
     /// Returns `true` if the next call does not wait: the end is ready, or fails.
