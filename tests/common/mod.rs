@@ -72,6 +72,12 @@ pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
 /// Turns the loop until `done`.
 #[track_caller]
 pub fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
+    turn_until(reactor, &mut done);
+}
+
+/// Does the work of [`run_until`]. It is compiled once, and not for each condition.
+#[track_caller]
+fn turn_until(reactor: &Reactor, done: &mut dyn FnMut() -> bool) {
     let until = Instant::now() + LIMIT;
     while !done() {
         assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");
