@@ -69,8 +69,8 @@ pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
     reactor.backend() != BackendKind::IoUring
 }
 
-/// Returns so many bytes, which repeat a period. Without optimisation, copies take a fraction of the
-/// time that computed bytes take.
+/// Returns `length` bytes, which repeat a period. Copied bytes take less time than computed ones
+/// without optimisation.
 pub fn repeated(period: impl IntoIterator<Item = u8>, length: usize) -> Vec<u8> {
     let period: Vec<u8> = period.into_iter().take(length).collect();
     let mut bytes = period.repeat(length.div_ceil(period.len().max(1)));

@@ -149,9 +149,9 @@ impl Setting for Loopback {
     }
 
     fn plenty(&self) -> usize {
-        // About the double of Linux' default limit of a TCP sender's buffer (4 MiB, `tcp_wmem`), and
-        // many times that of a UNIX socket's (208 KiB). A receiver's does not grow while its program
-        // does not read.
+        // Twice Linux' default limit of a TCP sender's buffer (4 MiB, `tcp_wmem`), and many times
+        // that of a UNIX socket's (208 KiB). A receiver's does not grow while its program does not
+        // read.
         if self.unix { 2_000_000 } else { 8_000_000 }
     }
 

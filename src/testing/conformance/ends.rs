@@ -281,8 +281,8 @@ impl EndsInOrder {
         peer.transport().resume_producing();
         scene.until(|| us.is_over() && peer.is_over());
 
-        // A push producer writes once, for its only resume. One that is not paused does not delay the
-        // close.
+        // A push producer writes once, for its only resume. One that is not paused does not delay
+        // the close.
         let (written, heard): (_, &[&str]) = match (producer, queued) {
             (None, _) => (0, &[]),
             (Some(Streaming::Push), true) => (1, &["pause", "resume", "stop"]),
