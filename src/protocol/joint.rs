@@ -26,7 +26,7 @@ use crate::failure::{Failure, Panicked, Result, drop_guarded, guarded, guarded_r
 use crate::log::error;
 use crate::transport::observer::Callback;
 use crate::transport::step::{Delivery, EndNotice, Ending};
-use crate::transport::{Notice, Transport};
+use crate::transport::{Notice, Producer, Transport};
 
 /// A joint with any type of protocol, as the reactor drives it.
 pub(crate) trait ErasedJoint {
@@ -283,8 +283,14 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
     }
 
     fn connection_lost(&self, reason: &Failure) {
-        log_end(&self.transport, P::protocol_name(), reason);
-        stop_producer(&self.transport);
+        match reason.check() {
+            None | Some(ConnectionClosed::Done) => {}
+            Some(end) => log_end(&self.transport, P::protocol_name(), end, reason),
+        }
+        let producer = self.transport.stream().unregister();
+        if let Some(producer) = producer {
+            stop_producer(&self.transport, producer);
+        }
         let waiter = self.transport.stream().take_drain_waiter();
         self.wake(waiter);
         self.bound.cancel();
@@ -365,26 +371,24 @@ fn log_panic(transport: &Transport, callback: &'static str, panic: &Panicked) {
     error!(peer = %transport.peer(), %panic, "{callback} failed");
 }
 
-/// Logs the end of a connection, unless it is an orderly one.
-fn log_end(transport: &Transport, protocol: &'static str, reason: &Failure) {
-    match reason.check() {
-        Some(ConnectionClosed::QueueLimit { .. }) => {
+/// Logs the end of a connection that is not an orderly one.
+#[cold]
+fn log_end(transport: &Transport, protocol: &'static str, end: &ConnectionClosed, reason: &Failure) {
+    match end {
+        ConnectionClosed::QueueLimit { .. } => {
             let peer = transport.peer();
             tracing::warn!(%peer, protocol, failure = %reason, "too much is queued for a peer; the connection is aborted");
         }
-        None | Some(ConnectionClosed::Done) => {}
-        Some(_) => tracing::debug!(peer = %transport.peer(), protocol, %reason, "a connection was lost"),
+        _ => tracing::debug!(peer = %transport.peer(), protocol, %reason, "a connection was lost"),
     }
 }
 
 /// Stops and drops the producer of a connection that has ended.
-fn stop_producer(transport: &Transport) {
-    let producer = transport.stream().unregister();
-    if let Some(mut producer) = producer {
-        let told = guarded(|| producer.stop_producing(transport)).map_err(Failure::from);
-        if let Err(failure) = told.and(dropped(Some(producer))) {
-            error!(peer = %transport.peer(), %failure, "stop_producing failed");
-        }
+#[cold]
+fn stop_producer(transport: &Transport, mut producer: Box<dyn Producer>) {
+    let told = guarded(|| producer.stop_producing(transport)).map_err(Failure::from);
+    if let Err(failure) = told.and(dropped(Some(producer))) {
+        error!(peer = %transport.peer(), %failure, "stop_producing failed");
     }
 }
 
