@@ -300,8 +300,14 @@ pub(crate) fn guarded_result<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 /// the value.
 pub(crate) fn drop_guarded<T>(what: &'static str, value: T) {
     if let Err(panic) = guarded(|| drop(value)) {
-        error!(%panic, "{what} panicked when it was dropped");
+        drop_panicked(what, &panic);
     }
+}
+
+/// Logs the panic of a drop. It is compiled once, and not for each type.
+#[cold]
+fn drop_panicked(what: &str, panic: &Panicked) {
+    error!(%panic, "{what} panicked when it was dropped");
 }
 
 /// A value of the program whose drop is guarded, wherever it happens.

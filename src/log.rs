@@ -16,14 +16,15 @@ use crate::failure::guarded;
 /// Emits an event of level ERROR, as `tracing::error!` does.
 macro_rules! error {
     ($($event:tt)*) => {
-        $crate::log::emit(|| tracing::error!($($event)*))
+        $crate::log::emit(&|| tracing::error!($($event)*))
     };
 }
 pub(crate) use error;
 
-/// Emits an event to the subscriber of this thread, or to standard error if there is none.
+/// Emits an event to the subscriber of this thread, or to standard error if there is none. It is
+/// compiled once, and not for each event.
 #[cold]
-pub(crate) fn emit(event: impl FnOnce()) {
+pub(crate) fn emit(event: &dyn Fn()) {
     if dispatcher::get_default(|subscriber| subscriber.is::<NoSubscriber>()) {
         with_default(StandardError, event);
     } else {

@@ -19,7 +19,7 @@ use std::task::{Context, Waker};
 
 use super::outcome::Resolved;
 use super::{Abandoned, Cancelled, Circular, Split, unhandled};
-use crate::failure::{Result, drop_guarded, guarded};
+use crate::failure::{Panicked, Result, drop_guarded, guarded};
 use crate::log::error;
 
 /// A link with a result to be handed on.
@@ -361,13 +361,19 @@ impl<T: 'static> ChainSource<T> for Root<T> {
     }
 }
 
+/// Logs the failure of a canceller. It is compiled once, and not for each type of results.
+#[cold]
+fn canceller_failed(failure: &Panicked, made: &'static Location<'static>) {
+    error!(%failure, place = %made, "a canceller failed");
+}
+
 impl<T: 'static> Head for Root<T> {
     fn cancel(self: Rc<Self>) -> Option<Rc<dyn Head>> {
         match self.waits.take() {
             Waits::Promise(Some(canceller)) => {
                 self.waits.set(Waits::Canceller);
                 if let Err(failure) = guarded(canceller) {
-                    error!(%failure, place = %self.place.made, "a canceller failed");
+                    canceller_failed(&failure, self.place.made);
                 }
                 // The canceller may have fired the promise itself.
                 if !self.is_called() {

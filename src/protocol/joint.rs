@@ -22,11 +22,11 @@ use super::Protocol;
 use super::bound::BoundFutures;
 use crate::deferred::{Canceller, Spawner};
 use crate::error::{ConnectionClosed, Unavailable};
-use crate::failure::{Failure, Result, drop_guarded, guarded, guarded_result};
+use crate::failure::{Failure, Panicked, Result, drop_guarded, guarded, guarded_result};
 use crate::log::error;
 use crate::transport::observer::Callback;
 use crate::transport::step::{Delivery, EndNotice, Ending};
-use crate::transport::{Notice, Transport};
+use crate::transport::{Notice, Producer, Transport};
 
 /// A joint with any type of protocol, as the reactor drives it.
 pub(crate) trait ErasedJoint {
@@ -110,13 +110,7 @@ impl<P: Protocol> Joint<P> {
 
     /// Logs the failure of a connection, once, where the failure enters.
     fn log_failure(&self, place: &'static str, failure: &Failure) {
-        error!(
-            peer = %self.transport.peer(),
-            protocol = P::protocol_name(),
-            %failure,
-            backtrace = failure.backtrace().map(tracing::field::display),
-            "{place} failed; the connection ends"
-        );
+        log_failure(&self.transport, P::protocol_name(), place, failure);
     }
 
     /// Wakes a future that waits for the queue. Wakers of other crates may do anything.
@@ -124,7 +118,7 @@ impl<P: Protocol> Joint<P> {
         if let Some(waker) = waiter
             && let Err(panic) = guarded(|| waker.wake())
         {
-            error!(peer = %self.transport.peer(), %panic, "a waker failed");
+            log_panic(&self.transport, "a waker", &panic);
         }
     }
 
@@ -290,21 +284,12 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
 
     fn connection_lost(&self, reason: &Failure) {
         match reason.check() {
-            Some(ConnectionClosed::QueueLimit { .. }) => {
-                let (peer, protocol) = (self.transport.peer(), P::protocol_name());
-                tracing::warn!(%peer, protocol, failure = %reason, "too much is queued for a peer; the connection is aborted");
-            }
             None | Some(ConnectionClosed::Done) => {}
-            Some(_) => {
-                tracing::debug!(peer = %self.transport.peer(), protocol = P::protocol_name(), %reason, "a connection was lost");
-            }
+            Some(end) => log_end(&self.transport, P::protocol_name(), end, reason),
         }
         let producer = self.transport.stream().unregister();
-        if let Some(mut producer) = producer {
-            let told = guarded(|| producer.stop_producing(&self.transport)).map_err(Failure::from);
-            if let Err(failure) = told.and(dropped(Some(producer))) {
-                error!(peer = %self.transport.peer(), %failure, "stop_producing failed");
-            }
+        if let Some(producer) = producer {
+            stop_producer(&self.transport, producer);
         }
         let waiter = self.transport.stream().take_drain_waiter();
         self.wake(waiter);
@@ -317,7 +302,7 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         // would abort the process.
         let dropped = guarded(move || drop(protocol));
         for panic in [told, dropped].into_iter().filter_map(Result::err) {
-            error!(peer = %self.transport.peer(), %panic, "connection_lost failed");
+            log_panic(&self.transport, "connection_lost", &panic);
         }
         self.transport.make_waiting_calls();
     }
@@ -365,6 +350,45 @@ impl<P: Protocol> ErasedJoint for Joint<P> {
         }
         self.tell(Callback::Remote, |protocol, transport| call(protocol, transport));
         Ok(())
+    }
+}
+
+// The functions below don't depend on the type of the protocol, and are compiled once.
+
+#[cold]
+fn log_failure(transport: &Transport, protocol: &'static str, place: &'static str, failure: &Failure) {
+    error!(
+        peer = %transport.peer(),
+        protocol,
+        %failure,
+        backtrace = failure.backtrace().map(tracing::field::display),
+        "{place} failed; the connection ends"
+    );
+}
+
+#[cold]
+fn log_panic(transport: &Transport, callback: &'static str, panic: &Panicked) {
+    error!(peer = %transport.peer(), %panic, "{callback} failed");
+}
+
+/// Logs the end of a connection that is not an orderly one.
+#[cold]
+fn log_end(transport: &Transport, protocol: &'static str, end: &ConnectionClosed, reason: &Failure) {
+    match end {
+        ConnectionClosed::QueueLimit { .. } => {
+            let peer = transport.peer();
+            tracing::warn!(%peer, protocol, failure = %reason, "too much is queued for a peer; the connection is aborted");
+        }
+        _ => tracing::debug!(peer = %transport.peer(), protocol, %reason, "a connection was lost"),
+    }
+}
+
+/// Stops and drops the producer of a connection that has ended.
+#[cold]
+fn stop_producer(transport: &Transport, mut producer: Box<dyn Producer>) {
+    let told = guarded(|| producer.stop_producing(transport)).map_err(Failure::from);
+    if let Err(failure) = told.and(dropped(Some(producer))) {
+        error!(peer = %transport.peer(), %failure, "stop_producing failed");
     }
 }
 

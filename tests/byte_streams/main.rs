@@ -98,7 +98,7 @@ fn joined() -> (StringConnection<StreamProtocol>, ByteStream) {
 
 /// Bytes that differ from place to place.
 fn pattern(count: usize) -> Vec<u8> {
-    (0..count).map(|index| (index * 31 + index / 251) as u8).collect()
+    common::repeated((0..251 * 256).map(|index| (index * 31 + index / 251) as u8), count)
 }
 
 /// Reads to the end of file, through one buffer. The helper of the futures crate clears all that it

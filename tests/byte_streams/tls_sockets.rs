@@ -222,7 +222,8 @@ fn openssl_chooses_by_alpn() {
 const PYTHON: &str = "
 import asyncio, ssl, sys
 count, folder, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-sent = bytes((index * 31 + index // 251) % 256 for index in range(count))
+period = bytes((index * 31 + index // 251) % 256 for index in range(251 * 256))
+sent = (period * (count // len(period) + 1))[:count]
 
 async def talk(reader, writer):
     async def write():

@@ -69,9 +69,24 @@ pub fn accepts_what_was_reset(reactor: &Reactor) -> bool {
     reactor.backend() != BackendKind::IoUring
 }
 
+/// Returns `length` bytes, which repeat a period. Copied bytes take less time than computed ones
+/// without optimisation.
+pub fn repeated(period: impl IntoIterator<Item = u8>, length: usize) -> Vec<u8> {
+    let period: Vec<u8> = period.into_iter().take(length).collect();
+    let mut bytes = period.repeat(length.div_ceil(period.len().max(1)));
+    bytes.truncate(length);
+    bytes
+}
+
 /// Turns the loop until `done`.
 #[track_caller]
 pub fn run_until(reactor: &Reactor, mut done: impl FnMut() -> bool) {
+    turn_until(reactor, &mut done);
+}
+
+/// Does the work of [`run_until`]. It is compiled once, and not for each condition.
+#[track_caller]
+fn turn_until(reactor: &Reactor, done: &mut dyn FnMut() -> bool) {
     let until = Instant::now() + LIMIT;
     while !done() {
         assert!(Instant::now() < until, "it did not happen within {LIMIT:?}");

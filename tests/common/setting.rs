@@ -149,8 +149,10 @@ impl Setting for Loopback {
     }
 
     fn plenty(&self) -> usize {
-        // More than the buffers of both sockets may grow to.
-        24_000_000
+        // Twice Linux' default limit of a TCP sender's buffer (4 MiB, `tcp_wmem`), and many times
+        // that of a UNIX socket's (208 KiB). A receiver's does not grow while its program does not
+        // read.
+        if self.unix { 2_000_000 } else { 8_000_000 }
     }
 
     fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {

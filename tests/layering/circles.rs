@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use super::names::Names;
 use super::source::{Source, declared, library, module};
@@ -22,19 +23,19 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    pub(crate) fn of(sources: &[Source]) -> Self {
+    pub(crate) fn of(sources: &[&Source]) -> Self {
         let names = Names::of(sources);
         Self {
-            files: sources.iter().map(Source::name).collect(),
+            files: sources.iter().map(|source| source.name()).collect(),
             edges: (0..sources.len()).map(|file| names.named_by(file)).collect(),
         }
     }
 
-    /// Reads the library, without unit tests.
-    pub(crate) fn of_library() -> Self {
-        let graph = Self::of(&declared(library()));
-        assert!(graph.edges().count() > 400, "the reader sees no names");
-        graph
+    /// The library's, without unit tests. It is made once.
+    pub(crate) fn of_library() -> &'static Self {
+        static GRAPH: LazyLock<Graph> = LazyLock::new(|| Graph::of(&declared(library())));
+        assert!(GRAPH.edges().count() > 400, "the reader sees no names");
+        &GRAPH
     }
 
     /// Returns the edges: from, to, and a line for a message.
@@ -166,5 +167,5 @@ pub(crate) fn graph_of(files: &[(&str, &str)]) -> Graph {
     let mut sources: Vec<_> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
     sources.push(Source::new("lib.rs", ""));
     sources.sort_by(|a, b| a.path.cmp(&b.path));
-    Graph::of(&sources)
+    Graph::of(&sources.iter().collect::<Vec<_>>())
 }

@@ -116,7 +116,7 @@ fn complaints(graph: &Graph, house: &str, table: &[(&str, &[&str])], upward: &[(
 
 #[test]
 fn a_part_of_the_reactor_names_only_parts_below_it() {
-    let wrong = complaints(&Graph::of_library(), "reactor", HOUSE, UPWARD);
+    let wrong = complaints(Graph::of_library(), "reactor", HOUSE, UPWARD);
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 

@@ -42,7 +42,7 @@ struct Item {
 }
 
 impl Names {
-    pub(crate) fn of(sources: &[Source]) -> Self {
+    pub(crate) fn of(sources: &[&Source]) -> Self {
         let mut modules = BTreeMap::new();
         for (file, source) in sources.iter().enumerate() {
             Reader { file, tokens: tokens(&source.code), at: 0, modules: &mut modules }

@@ -4,7 +4,7 @@
 //! file without modules in it but unit tests; a part that is a folder stands in the folder's
 //! `mod.rs`, whose other files open its fields.
 
-use super::source::{Source, Token, tokens};
+use super::source::{Source, Token, library, tokens};
 
 /// Each part, and where it is defined. `mod.rs`: the folder is the part.
 const PARTS: &[(&str, &str)] = &[
@@ -48,15 +48,13 @@ fn complaints(sources: &[Source], part: &str, place: &str) -> Vec<String> {
 
 #[test]
 fn no_field_of_a_part_is_named_outside_of_its_file_or_folder() {
-    let sources = super::sources();
-    let wrong: Vec<_> = PARTS.iter().flat_map(|(part, place)| complaints(&sources, part, place)).collect();
+    let wrong: Vec<_> = PARTS.iter().flat_map(|(part, place)| complaints(library(), part, place)).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn the_core_keeps_every_part_of_the_table() {
-    let sources = super::sources();
-    let core = sources.iter().find(|source| source.name() == "reactor/core.rs").unwrap();
+    let core = library().iter().find(|source| source.name() == "reactor/core.rs").unwrap();
     for (part, _) in PARTS {
         let is_kept = [",", "<"].iter().any(|behind| core.code.contains(&format!(": {part}{behind}")));
         assert!(is_kept, "the core keeps no {part}");

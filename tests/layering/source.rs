@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A file of the source.
 pub(crate) struct Source {
@@ -27,8 +28,13 @@ impl Source {
     }
 }
 
-/// All files of the library, the crate's root and no files of unit tests.
-pub(crate) fn library() -> Vec<Source> {
+/// All files of the library, the crate's root and no files of unit tests. They are read once.
+pub(crate) fn library() -> &'static [Source] {
+    static LIBRARY: LazyLock<Vec<Source>> = LazyLock::new(read_library);
+    &LIBRARY
+}
+
+fn read_library() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
@@ -51,8 +57,8 @@ pub(crate) fn library() -> Vec<Source> {
 }
 
 /// The files that are compiled outside of tests: a module declares each of them, up to the root.
-pub(crate) fn declared(sources: Vec<Source>) -> Vec<Source> {
-    let mut kept = sources;
+pub(crate) fn declared(sources: &[Source]) -> Vec<&Source> {
+    let mut kept: Vec<_> = sources.iter().collect();
     loop {
         let count = kept.len();
         let declaring: Vec<(String, String)> =
@@ -277,6 +283,7 @@ fn a_file_of_tests_is_not_declared() {
         ("a/tests/mod.rs", "mod deep;"),
         ("a/tests/deep.rs", ""),
     ];
-    let kept = declared(sources.iter().map(|(path, text)| Source::new(path, text)).collect());
-    assert_eq!(kept.iter().map(Source::name).collect::<Vec<_>>(), ["lib.rs", "a/mod.rs", "a/b.rs"]);
+    let sources = sources.map(|(path, text)| Source::new(path, text));
+    let kept = declared(&sources);
+    assert_eq!(kept.iter().map(|source| source.name()).collect::<Vec<_>>(), ["lib.rs", "a/mod.rs", "a/b.rs"]);
 }

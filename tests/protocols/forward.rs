@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::common::seeds;
+use super::common::{repeated, seeds};
 use ropewalk::endpoints::{ClientEndpoint, TcpClientEndpoint};
 use ropewalk::error::ConnectError;
 use ropewalk::protocols::{ForwardCounters, ForwardFactory, ForwardServer};
@@ -77,7 +77,7 @@ impl Proxy {
 
 /// Bytes that differ from place to place.
 fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64).map(|at| ((at + seed) % 251) as u8).collect()
+    repeated((0..251).map(|at| ((at + seed) % 251) as u8), bytes)
 }
 
 /// Many bytes go through in both directions at once, cut anywhere, and each end comes behind all

@@ -78,7 +78,7 @@ fn is_done(reason: &Failure) -> bool {
 }
 
 fn bytes(count: usize) -> Vec<u8> {
-    (0..count).map(|index| (index % 251) as u8).collect()
+    repeated(0..251, count)
 }
 
 /// All bytes are in the file when `connection_lost` is called.

@@ -63,6 +63,14 @@ fn dial_narrow(to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
+/// A client whose socket is full after some 100 KiB.
+fn dial_short(to: SocketAddr) -> TcpStream {
+    let socket = tcp_socket();
+    sockopt::set_socket_send_buffer_size(&socket, 4 * BUFFER).unwrap();
+    rustix::net::connect(&socket, &to).unwrap();
+    socket.into()
+}
+
 fn peers_by(dial: fn(SocketAddr) -> TcpStream, reactor: &Reactor, to: SocketAddr, count: usize) -> Vec<Peer> {
     let accepted = reactor.counters().accepted;
     let mut peers = Vec::new();
@@ -139,7 +147,7 @@ fn a_pause_when_more_has_already_come() {
         all.borrow_mut().push(protocol.clone());
         Some(protocol)
     });
-    let mut full = peers(&reactor, address, 300);
+    let mut full = peers_by(dial_short, &reactor, address, 300);
     for (number, peer) in full.iter_mut().enumerate() {
         peer.sent = fill(&mut peer.stream, number);
         assert!(peer.sent.len() > 4 * BUFFER, "the socket took {} bytes only", peer.sent.len());

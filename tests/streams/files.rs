@@ -23,7 +23,7 @@ fn file_of(bytes: &[u8]) -> File {
 }
 
 fn pattern(count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at % 251) as u8).collect()
+    repeated(0..251, count)
 }
 
 /// A connection of this thread to a reactor, with its log.

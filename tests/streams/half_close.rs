@@ -138,10 +138,7 @@ impl Peer {
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    let period: Vec<u8> = (0..251).collect();
-    let mut bytes = period.repeat(length.div_ceil(period.len()));
-    bytes.truncate(length);
-    bytes
+    repeated(0..251, length)
 }
 
 fn read_all(stream: &mut TcpStream) -> Vec<u8> {

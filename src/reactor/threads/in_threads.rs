@@ -7,6 +7,7 @@
 //! every table is empty, except for that of name lookups.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -149,7 +150,7 @@ impl Core {
         let not_done = move |failure: Failure| {
             // A reactor that is gone logs the number of its abandoned jobs in one line.
             if failure.check::<ReactorGone>().is_none() {
-                error!(%place, %failure, "a job in a thread was not run");
+                job_failed(place, "was not run", &failure);
             }
         };
         let jobs = match self.jobs_for(kind) {
@@ -160,8 +161,8 @@ impl Core {
             }
         };
         let work = move || {
-            if let Err(failure) = guarded(work) {
-                error!(%place, %failure, "a job in a thread failed");
+            if let Err(panic) = guarded(work) {
+                job_failed(place, "failed", &panic);
             }
             Ok(Box::new(()) as Answer)
         };
@@ -297,4 +298,10 @@ impl Core {
         let own = self.own_pools().into_iter().map(|(_, jobs)| jobs);
         [Rc::clone(&self.threads.resolver_pool), Rc::clone(&self.threads.job_pool)].into_iter().chain(own).collect()
     }
+}
+
+/// Logs that a job which gives no answer was not done. It is compiled once, and not for each job.
+#[cold]
+fn job_failed(place: &'static Location<'static>, what: &str, failure: &dyn fmt::Display) {
+    error!(%place, %failure, "a job in a thread {what}");
 }

@@ -86,7 +86,7 @@ impl Drop for Told {
 
 pub(super) fn a_discard_inside_a_callback_is_its_last(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
-    let mut discarded = 0;
+    let mut discarded = Vec::new();
     for mode in MODES {
         for call in [SeenCall::Data, SeenCall::ReadLost, SeenCall::WriteLost, SeenCall::Lost] {
             let discards = move |transport: &Transport| {
@@ -105,13 +105,15 @@ pub(super) fn a_discard_inside_a_callback_is_its_last(setting: &mut dyn Setting)
                 _ => end.transport().lose_connection(),
             }
             scene.until(|| end.has(call) && other.is_over());
-            scene.moment();
-            assert_eq!(end.calls().last().copied().unwrap_or(call), last_of(call), "{call:?}, {mode:?}");
-            assert!(end.count(SeenCall::Data) <= 1, "data was delivered after the discard");
-            discarded += usize::from(call != SeenCall::Lost);
+            discarded.push((end, call, mode));
         }
     }
-    scene.finish_without(discarded);
+    scene.moment();
+    for (end, call, mode) in &discarded {
+        assert_eq!(end.calls().last().copied().unwrap_or(*call), last_of(*call), "{call:?}, {mode:?}");
+        assert!(end.count(SeenCall::Data) <= 1, "data was delivered after the discard");
+    }
+    scene.finish_without(discarded.iter().filter(|(_, call, _)| *call != SeenCall::Lost).count());
 }
 
 /// Returns the last recorded callback of an end that was discarded in `call`. (Data is only

@@ -184,11 +184,17 @@ pub(super) fn an_end_waits_behind_a_pause(setting: &mut dyn Setting) {
 pub(super) fn every_order_of_ends_with_every_producer(setting: &mut dyn Setting) {
     let mut scene = Scene::new(setting);
     for order in [Order::TheyThenWe, Order::AtOnce, Order::TheyMeanwhile, Order::WeThenThey] {
+        let mut ends = Vec::new();
         for producer in [None, Some(Streaming::Push), Some(Streaming::Pull)] {
             for (queued, half_close) in [(false, true), (true, true), (false, false), (true, false)] {
-                ends_in_order(&mut scene, order, producer, queued, half_close);
+                ends.push(EndsInOrder::new(&mut scene, order, producer, queued, half_close));
             }
         }
+        // All sockets that are to be full are filled at once.
+        let plenty = scene.setting.plenty();
+        let writers: Vec<_> = ends.iter().filter(|ends| ends.queued).map(|ends| &ends.us).collect();
+        scene.fill(&writers, plenty);
+        ends.iter().for_each(|ends| ends.run(&mut scene));
     }
     scene.finish(&[]);
 }
@@ -204,89 +210,110 @@ const MARK: usize = 100;
 /// Number of pieces of a producer, of a byte each.
 const PIECES: usize = 3;
 
-fn ends_in_order(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming>, queued: bool, half_close: bool) {
-    let case = format!("{order:?}, {producer:?}, queued {queued}, half_close {half_close}");
-    let plenty = if queued { scene.setting.plenty() } else { 0 };
-    let mut all = pattern(plenty);
-    all.resize(plenty + PIECES, 0);
-    let peer = Role::new().half_close().expects(all, &scene.witness);
-    let peer = match order {
-        Order::WeThenThey => peer.does(SeenCall::ReadLost, |transport| {
-            transport.write(FEW);
-            transport.lose_write_connection();
-        }),
-        _ => peer,
-    };
-    let us = Role::new().expects(FEW, &scene.witness);
-    let us = if half_close { us.half_close() } else { us };
-    let (peer, us) = if queued { scene.full(peer, us, plenty) } else { scene.pair(peer, us) };
-    let high = if queued { MARK.min(us.transport().queued_bytes() - 1) } else { MARK };
-    us.transport().set_write_marks(0, high);
-    let told = producer.map_or_else(Told::default, |streaming| register(&us, streaming, 1, PIECES));
-    if producer == Some(Streaming::Push) && queued {
-        scene.until(|| !told.borrow().is_empty());
-    }
-    match order {
-        Order::TheyThenWe => {
-            peer.transport().lose_write_connection();
-            scene.until(|| has_heard_of_the_end(&us));
-            us.transport().lose_write_connection();
-        }
-        Order::AtOnce => {
-            peer.transport().lose_write_connection();
-            us.transport().lose_write_connection();
-        }
-        Order::TheyMeanwhile => {
-            us.transport().lose_write_connection();
-            if queued {
-                scene.moment();
-                assert!(!us.has(SeenCall::WriteLost), "{case}");
-            } else {
-                // A pull producer takes a turn or more for each of its pieces.
-                scene.until(|| peer.has(SeenCall::ReadLost) && us.has(SeenCall::WriteLost) == half_close);
-            }
-            peer.transport().lose_write_connection();
-            if queued {
-                scene.until(|| has_heard_of_the_end(&us));
-            }
-        }
-        Order::WeThenThey => us.transport().lose_write_connection(),
-    }
-    peer.transport().resume_producing();
-    scene.until(|| us.is_over() && peer.is_over());
+/// A connection whose directions are to end in an order. `us` may have a producer, and a full
+/// socket.
+struct EndsInOrder {
+    order: Order,
+    producer: Option<Streaming>,
+    queued: bool,
+    half_close: bool,
+    peer: End,
+    us: End,
+}
 
-    // A push producer writes once, for its only resume. One that is not paused does not delay the
-    // close.
-    let (written, heard): (_, &[&str]) = match (producer, queued) {
-        (None, _) => (0, &[]),
-        (Some(Streaming::Push), true) => (1, &["pause", "resume", "stop"]),
-        (Some(Streaming::Push), false) => (0, &["stop"]),
-        (Some(Streaming::Pull), _) => (PIECES, &["resume"; PIECES + 1]),
-    };
-    assert_eq!((peer.count_received(), &**told.borrow()), (plenty + written, heard), "{case}");
-    assert_eq!(us.received(), if order == Order::WeThenThey { FEW } else { b"" }, "{case}");
-    let (ours, theirs) = (SeenCall::WriteLost, SeenCall::ReadLost);
-    let between = match order {
-        _ if !half_close => vec![],
-        Order::TheyThenWe => vec![theirs, ours],
-        Order::WeThenThey => vec![ours, theirs],
-        Order::TheyMeanwhile => {
-            if queued {
-                vec![theirs, ours]
-            } else {
-                vec![ours, theirs]
-            }
+impl EndsInOrder {
+    /// Connects. The peer of an end that is to have a full socket is paused.
+    fn new(scene: &mut Scene<'_>, order: Order, producer: Option<Streaming>, queued: bool, half_close: bool) -> Self {
+        let plenty = if queued { scene.setting.plenty() } else { 0 };
+        let mut all = pattern(plenty);
+        all.resize(plenty + PIECES, 0);
+        let peer = Role::new().half_close().expects(all, &scene.witness);
+        let peer = match order {
+            Order::WeThenThey => peer.does(SeenCall::ReadLost, |transport| {
+                transport.write(FEW);
+                transport.lose_write_connection();
+            }),
+            _ => peer,
+        };
+        let peer = if queued { peer.does(SeenCall::Made, Transport::pause_producing) } else { peer };
+        let us = Role::new().expects(FEW, &scene.witness);
+        let us = if half_close { us.half_close() } else { us };
+        let (peer, us) = scene.pair(peer, us);
+        Self { order, producer, queued, half_close, peer, us }
+    }
+
+    fn run(&self, scene: &mut Scene<'_>) {
+        let Self { order, producer, queued, half_close, ref peer, ref us } = *self;
+        let case = format!("{order:?}, {producer:?}, queued {queued}, half_close {half_close}");
+        let plenty = if queued { scene.setting.plenty() } else { 0 };
+        let high = if queued { MARK.min(us.transport().queued_bytes() - 1) } else { MARK };
+        us.transport().set_write_marks(0, high);
+        let told = producer.map_or_else(Told::default, |streaming| register(us, streaming, 1, PIECES));
+        if producer == Some(Streaming::Push) && queued {
+            scene.until(|| !told.borrow().is_empty());
         }
-        // Either order is right.
-        Order::AtOnce => {
-            if us.calls().get(1) == Some(&ours) {
-                vec![ours, theirs]
-            } else {
-                vec![theirs, ours]
+        match order {
+            Order::TheyThenWe => {
+                peer.transport().lose_write_connection();
+                scene.until(|| has_heard_of_the_end(us));
+                us.transport().lose_write_connection();
             }
+            Order::AtOnce => {
+                peer.transport().lose_write_connection();
+                us.transport().lose_write_connection();
+            }
+            Order::TheyMeanwhile => {
+                us.transport().lose_write_connection();
+                if queued {
+                    scene.moment();
+                    assert!(!us.has(SeenCall::WriteLost), "{case}");
+                } else {
+                    // A pull producer takes a turn or more for each of its pieces.
+                    scene.until(|| peer.has(SeenCall::ReadLost) && us.has(SeenCall::WriteLost) == half_close);
+                }
+                peer.transport().lose_write_connection();
+                if queued {
+                    scene.until(|| has_heard_of_the_end(us));
+                }
+            }
+            Order::WeThenThey => us.transport().lose_write_connection(),
         }
-    };
-    assert_eq!(us.calls(), [&[SeenCall::Made], &*between, &[SeenCall::Lost]].concat(), "{case}");
-    us.assert_done();
-    peer.assert_done();
+        peer.transport().resume_producing();
+        scene.until(|| us.is_over() && peer.is_over());
+
+        // A push producer writes once, for its only resume. One that is not paused does not delay
+        // the close.
+        let (written, heard): (_, &[&str]) = match (producer, queued) {
+            (None, _) => (0, &[]),
+            (Some(Streaming::Push), true) => (1, &["pause", "resume", "stop"]),
+            (Some(Streaming::Push), false) => (0, &["stop"]),
+            (Some(Streaming::Pull), _) => (PIECES, &["resume"; PIECES + 1]),
+        };
+        assert_eq!((peer.count_received(), &**told.borrow()), (plenty + written, heard), "{case}");
+        assert_eq!(us.received(), if order == Order::WeThenThey { FEW } else { b"" }, "{case}");
+        let (ours, theirs) = (SeenCall::WriteLost, SeenCall::ReadLost);
+        let between = match order {
+            _ if !half_close => vec![],
+            Order::TheyThenWe => vec![theirs, ours],
+            Order::WeThenThey => vec![ours, theirs],
+            Order::TheyMeanwhile => {
+                if queued {
+                    vec![theirs, ours]
+                } else {
+                    vec![ours, theirs]
+                }
+            }
+            // Either order is right.
+            Order::AtOnce => {
+                if us.calls().get(1) == Some(&ours) {
+                    vec![ours, theirs]
+                } else {
+                    vec![theirs, ours]
+                }
+            }
+        };
+        assert_eq!(us.calls(), [&[SeenCall::Made], &*between, &[SeenCall::Lost]].concat(), "{case}");
+        us.assert_done();
+        peer.assert_done();
+    }
 }
