@@ -149,10 +149,12 @@ impl Setting for Loopback {
     }
 
     fn plenty(&self) -> usize {
-        // Twice Linux' default limit of a TCP sender's buffer (4 MiB, `tcp_wmem`), and many times
-        // that of a UNIX socket's (208 KiB). A receiver's does not grow while its program does not
-        // read.
-        if self.unix { 2_000_000 } else { 8_000_000 }
+        // Twice what a socket takes. The buffer of a TCP sender grows to a limit, of 4 MiB by
+        // default; that of a UNIX socket stays at 208 KiB. A receiver's does not grow while its
+        // program does not read.
+        let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+        let limit: Option<usize> = limits.split_whitespace().nth(2).and_then(|limit| limit.parse().ok());
+        2 * if self.unix { 1_000_000 } else { limit.unwrap_or(4 << 20) }
     }
 
     fn descriptor(&mut self) -> Option<Box<dyn SetDescriptor>> {

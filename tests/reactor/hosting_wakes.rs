@@ -283,6 +283,7 @@ fn a_timer_comes_in_its_time() {
 /// A signal with a subscriber makes the poller readable.
 #[test]
 fn a_signal_wakes_the_host() {
+    own_process!();
     on_each_backend(|reactor| {
         let heard = Rc::<Cell<bool>>::default();
         let told = Rc::clone(&heard);
