@@ -51,7 +51,8 @@ pub enum SpawnError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnStep {
-    /// Making the pipes, or opening the null device.
+    /// Making the pipes, opening the null device, or finding the descriptors that the child is to
+    /// share.
     Pipes,
     /// Giving the child its descriptors, and no others.
     Descriptors,

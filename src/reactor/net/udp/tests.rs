@@ -312,7 +312,7 @@ fn several_datagrams_are_followed_up() {
     }
 }
 
-/// What a port has collected leaves before it asks for more.
+/// Collected datagrams leave before the port asks for more.
 #[test]
 fn collected_datagrams_leave_before_others_are_received() {
     for kind in [BackendKind::Mio, BackendKind::IoUring] {
